@@ -1,0 +1,362 @@
+"""The services that the two state machines call, for the second interpreter of the definitions.
+
+The table and the topic are moto's, so every expression of a definition is evaluated by a real implementation of DynamoDB's, and every
+call is checked by botocore against the service's model. ECS is a fake that holds what it is given against the contract of the container
+and then does what the test says a container does. A parameter that no service would accept is a fault of the definition and ends the
+test, not the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore import xform_name
+from botocore.exceptions import ClientError, ParamValidationError
+from botocore.session import get_session
+from botocore.validate import ParamValidator
+from sfnx import testing
+
+from asl import error_names, render
+
+REGION = "eu-central-1"
+ENVIRONMENT = render.SAMPLE["environment"]
+TABLE = render.SAMPLE["table"]
+
+# What the interpreter calls the execution that it runs.
+RUN_ID = "execution"
+EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:machine:execution"
+OTHER_RUN = "other"
+OTHER_EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:machine:other"
+
+STARTED_AT = "2026-11-22T10:00:00.123Z"
+STARTED_MILLIS = 1795341600123
+NOW = "2026-11-22T10:00:05.000Z"
+NOW_MILLIS = 1795341605000
+RUN_KEY = f"RUN#{STARTED_AT}#{RUN_ID}"
+
+OVERRIDES_LIMIT = 8192
+
+Item = dict[str, Any]
+
+
+def config(**changes: object) -> dict[str, Any]:
+    """The CONFIG of an environment, as docs/architecture.md shows it."""
+    step = {"on_failure": "fail", "timeout_seconds": 3600}
+    return {
+        "schema": 1,
+        "name": "analytics",
+        "environment": ENVIRONMENT,
+        "region": REGION,
+        "account": "123456789012",
+        "table": TABLE,
+        "bucket": "analytics-audit-123456789012-eu-central-1",
+        "state_machine": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod:live",
+        "finalize": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod-finalize",
+        "topic": render.SAMPLE["topic"],
+        "warehouse": {"type": "postgres", "settings": {}, "identity": {}},
+        "compute": {"type": "fargate", "sizes": [{"cpu": 1024, "memory": 4096}], "spot": True, "architecture": "ARM64"},
+        "health_check": {"enabled": True, "compute": "fargate", "timeout_seconds": 60},
+        "retry": {"max_attempts": 3, "interval_seconds": 30, "backoff_rate": 2},
+        "overlap": "skip",
+        "timeout_seconds": 14400,
+        "jobs": {
+            "hourly": {
+                "schedule": "rate(1 hour)",
+                "timezone": "UTC",
+                "enabled": True,
+                "vars": {"day": "today", "depth": 1},
+                "full_refresh": False,
+                "steps": [
+                    {"name": "freshness", "commands": ["source freshness"], **step, "on_failure": "continue"},
+                    {"name": "build", "commands": ["build --select tag:hourly"], **step},
+                ],
+            },
+        },
+        "env_vars": {},
+        "roles": {role: f"arn:aws:iam::123456789012:role/{role}" for role in ("states", "task", "warehouse", "execution")},
+        "ecs": {
+            "cluster": "arn:aws:ecs:eu-central-1:123456789012:cluster/analytics-prod",
+            "task_definition": "arn:aws:ecs:eu-central-1:123456789012:task-definition/analytics-prod:7",
+            "container": "dbt",
+            "subnets": ["subnet-1", "subnet-2"],
+            "security_groups": ["sg-1"],
+            "assign_public_ip": "DISABLED",
+            "log_group": "/analytics/prod/runner",
+        },
+        **changes,
+    }
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A call that fails.
+
+    Attributes:
+        error, cause: as the state sees them.
+        times: how many calls of the state fail, from the first on; None for all.
+        performed: whether the service had done what it was asked, and only its answer was lost.
+    """
+
+    error: str
+    cause: str = "told to fail"
+    times: int | None = None
+    performed: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a container does with one attempt of a step.
+
+    Attributes:
+        outcome: attributes of the outcome item that it writes; None where it leaves none.
+        error, cause: how the Task fails; no error where the container exits with 0.
+    """
+
+    outcome: Item | None
+    error: str | None = None
+    cause: str = ""
+
+
+SUCCEEDS = Attempt({"exit_code": {"N": "0"}, "counts": {"M": {"success": {"N": "3"}, "skipped": {"N": "1"}}}, "seconds": {"N": "1.5"}})
+
+
+def stopped(exit_code: int | None, *, code: str = "EssentialContainerExited", reason: str = "", container_reason: str = "") -> str:
+    """The Cause of States.TaskFailed: the stopped task as ECS describes it, with the container of a security agent before ours."""
+    ours: Item = {"Name": "dbt", "LastStatus": "STOPPED"}
+    if exit_code is not None:
+        ours["ExitCode"] = exit_code
+    if container_reason:
+        ours["Reason"] = container_reason
+    return json.dumps(
+        {
+            "TaskArn": "arn:aws:ecs:eu-central-1:123456789012:task/analytics-prod/0123",
+            "LastStatus": "STOPPED",
+            "StopCode": code,
+            "StoppedReason": reason or "Essential container in task exited",
+            "Containers": [{"Name": "aws-guardduty-agent", "ExitCode": 0, "LastStatus": "STOPPED"}, ours],
+        }
+    )
+
+
+def fails(error: str, exit_code: int, message: str = "what happened") -> Attempt:
+    """The runner wrote how the attempt failed and exited accordingly."""
+    outcome = {
+        "exit_code": {"N": str(exit_code)},
+        "error": {"S": error},
+        "message": {"S": message},
+        "counts": {"M": {"error": {"N": "1"}}},
+        "seconds": {"N": "2"},
+    }
+    return Attempt(outcome, "States.TaskFailed", stopped(exit_code))
+
+
+def dies(cause: str) -> Attempt:
+    """The task ended and left no outcome; `cause` is what ECS says of it."""
+    return Attempt(None, "States.TaskFailed", cause)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A container that was started: its command, its environment, and the lock at that moment."""
+
+    command: list[str]
+    environment: dict[str, str]
+    lock: Item | None
+
+
+@dataclass
+class Cloud:
+    """An environment with its table, topic, cluster and executions.
+
+    Attributes:
+        dynamodb, sns: clients of moto's services.
+        attempts: by step place ("0" is the health check); a step that is not named succeeds.
+        statuses: of executions by ARN; one that is not named does not exist.
+        before: called before a state's call is answered, each time; for what others do in the meantime.
+        started: the containers, in order.
+        notifications: the messages published, in order.
+        waits: the seconds waited, in order.
+    """
+
+    dynamodb: Any
+    sns: Any
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=lambda: {EXECUTION: "RUNNING"})
+    before: dict[str, Callable[[], None]] = field(default_factory=dict)
+    on_wait: Callable[[], None] | None = None
+    started: list[Started] = field(default_factory=list)
+    notifications: list[Item] = field(default_factory=list)
+    waits: list[int] = field(default_factory=list)
+    unprocessed: list[Sequence[str]] = field(default_factory=list)
+    """For each batchGetItem to come: the sort keys that it leaves unread."""
+
+    def run(self, given: object, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
+        """Runs dbt_run with an input."""
+        return self._interpret("dbt_run.asl.json", given, faults or {})
+
+    def finalize(self, event: Item, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
+        """Runs finalize with a status change event."""
+        return self._interpret("finalize.asl.json", event, faults or {})
+
+    def put(self, sort_key: str, **attributes: str | int) -> None:
+        """Writes an item of the environment; a text as S, a number as N."""
+        kinds: Item = {key: {"N": str(value)} if isinstance(value, int) else {"S": value} for key, value in attributes.items()}
+        self.dynamodb.put_item(TableName=TABLE, Item={"pk": {"S": f"ENV#{ENVIRONMENT}"}, "sk": {"S": sort_key}, **kinds})
+
+    def delete(self, sort_key: str) -> None:
+        """Deletes an item of the environment."""
+        self.dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": f"ENV#{ENVIRONMENT}"}, "sk": {"S": sort_key}})
+
+    def items(self) -> list[Item]:
+        """Every item of the table, in a fixed order."""
+        found: list[Item] = self.dynamodb.scan(TableName=TABLE)["Items"]
+        return sorted(found, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+
+    def records(self) -> list[Item]:
+        """The run items of the environment."""
+        return [item for item in self.items() if item["pk"]["S"] == f"ENV#{ENVIRONMENT}" and item["sk"]["S"].startswith("RUN#")]
+
+    def lock(self) -> Item | None:
+        """The lock item."""
+        return next((item for item in self.items() if item["sk"]["S"] == "LOCK"), None)
+
+    def hold_lock(self, owner: str = OTHER_EXECUTION, run_id: str = OTHER_RUN, lease_until: int = NOW_MILLIS // 1000 + 3600) -> None:
+        """Has an execution hold the lock."""
+        self.put("LOCK", owner=owner, run_id=run_id, since="2026-11-22T09:00:00.000Z", lease_until=lease_until)
+
+    def _interpret(self, name: str, given: object, faults: Mapping[str, Fault]) -> testing.Execution:
+        calls: dict[str, int] = {}
+
+        def answer(call: testing.Call) -> object:
+            calls[call.state] = calls.get(call.state, 0) + 1
+            if call.state in self.before:
+                self.before[call.state]()
+            fault = faults.get(call.state)
+            failing = fault is not None and (fault.times is None or calls[call.state] <= fault.times)
+            if fault is None or not failing:
+                return self._answer(call)
+            if fault.performed:
+                self._answer(call)
+            raise testing.Failure(fault.error, fault.cause)
+
+        def wait(ended: testing.Wait) -> None:
+            assert ended.seconds is not None
+            self.waits.append(ended.seconds)
+            if self.on_wait:
+                self.on_wait()
+
+        clock = {"now": lambda: NOW, "millis": lambda: NOW_MILLIS, "random": lambda: 0.5}
+        return testing.run(render.load(name), given, answer, functions=clock, on_wait=wait, start_time=STARTED_AT)
+
+    def _answer(self, call: testing.Call) -> object:
+        service, action = error_names.integration(call.resource)
+        assert isinstance(call.arguments, dict)
+        if service == "ecs":
+            assert action == "runTask.sync"
+            return self._run_task(call.arguments)
+        if service == "aws-sdk:sfn":
+            assert action == "describeExecution"
+            return self._describe_execution(call.arguments)
+        client = self.sns if service == "sns" else self.dynamodb
+        result = _request(client, service, action, call.arguments)
+        if action == "publish":
+            self.notifications.append(call.arguments)
+        if action == "batchGetItem" and self.unprocessed:
+            return self._leave_unread(result, call.arguments)
+        return result
+
+    def _leave_unread(self, result: Item, arguments: Item) -> Item:
+        left = self.unprocessed.pop(0)
+        keys = [key for key in arguments["RequestItems"][TABLE]["Keys"] if key["sk"]["S"] in left]
+        read = [item for item in result["Responses"][TABLE] if item["sk"]["S"] not in left]
+        return {"Responses": {TABLE: read}, "UnprocessedKeys": {TABLE: {"Keys": keys}} if keys else {}}
+
+    def _describe_execution(self, arguments: Item) -> Item:
+        _validate("stepfunctions", "DescribeExecution", arguments)
+        arn = arguments["ExecutionArn"]
+        if arn not in self.statuses:
+            raise testing.Failure("Sfn.ExecutionDoesNotExistException", f"Execution Does Not Exist: '{arn}'")
+        return {"ExecutionArn": arn, "Status": self.statuses[arn]}
+
+    def _run_task(self, arguments: Item) -> Item:
+        """Holds the call against the container's interface, then does what the attempt says."""
+        _validate("ecs", "RunTask", arguments)
+        assert len(json.dumps(arguments["Overrides"])) < OVERRIDES_LIMIT
+        (container,) = arguments["Overrides"]["ContainerOverrides"]
+        environment = {variable["Name"]: variable["Value"] for variable in container["Environment"]}
+        started = Started(container["Command"], environment, self.lock())
+        self.started.append(started)
+
+        place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
+        record = next(item for item in self.records() if item["sk"]["S"] == environment["DBT_RUNNER_RUN_KEY"])
+        step = "health_check" if place == "0" else json.loads(record["request"]["S"])["steps"][int(place) - 1]["name"]
+        does = self.attempts.get(place, SUCCEEDS)
+        if does.outcome is not None:
+            key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
+            named = {"step": {"S": step}, "attempt": {"N": attempt}}
+            self.dynamodb.put_item(TableName=TABLE, Item={**key, **named, **does.outcome})
+        if does.error is not None:
+            raise testing.Failure(does.error, does.cause)
+        description: Item = json.loads(stopped(0))
+        return description
+
+
+def make_cloud() -> Cloud:
+    """A new environment with a CONFIG and a current release. Call it inside moto's mock."""
+    dynamodb, sns = _clients()
+    dynamodb.create_table(
+        TableName=TABLE,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    )
+    topic = sns.create_topic(Name=render.SAMPLE["topic"].rpartition(":")[2])["TopicArn"]
+    assert topic == render.SAMPLE["topic"]
+    cloud = Cloud(dynamodb, sns)
+    cloud.put("CONFIG", config=json.dumps(config()))
+    cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
+    return cloud
+
+
+@cache
+def _clients() -> tuple[Any, Any]:
+    """DynamoDB and SNS. Made once, because making a client takes longer than a run; moto answers them wherever its mock is on."""
+    return boto3.client("dynamodb", region_name=REGION), boto3.client("sns", region_name=REGION)
+
+
+def _request(client: Any, service: str, action: str, arguments: Item) -> Item:
+    """Calls a service as Step Functions does, and names its errors as Step Functions does."""
+    try:
+        result: Item = getattr(client, xform_name(action))(**arguments)
+    except ClientError as exc:
+        error = exc.response["Error"]
+        code = error["Code"] if error["Code"].endswith("Exception") else f"{error['Code']}Exception"
+        raise testing.Failure(f"{error_names.prefix(service)}.{code}", error["Message"]) from exc
+    except ParamValidationError as exc:
+        raise AssertionError(f"{action} would not accept its arguments: {exc}") from exc
+    result.pop("ResponseMetadata")
+    return result
+
+
+def _validate(model: str, operation: str, arguments: Item) -> None:
+    """Holds arguments against the input shape of an operation. Step Functions writes the names of ECS and its own API in Pascal case."""
+    shape = _model(model).operation_model(operation).input_shape
+    report = ParamValidator().validate(_camel(arguments), shape)
+    unknown = set(_camel(arguments)) - set(shape.members)
+    assert not report.has_errors() and not unknown, f"{operation} would not accept its arguments: {report.generate_report()} {unknown}"
+
+
+@cache
+def _model(service: str) -> Any:
+    return get_session().get_service_model(service)
+
+
+def _camel(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key[:1].lower() + key[1:]: _camel(item) for key, item in value.items()}
+    return [_camel(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,500 @@
+"""Every way through dbt_run but the lock's: what was asked, what the containers did, and what could not be written.
+
+Each run goes through the second interpreter with real expressions on moto's DynamoDB, and through one of `endings`, which holds the
+promises.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from asl import render
+from asl.endings import assert_failed, assert_left_to_finalize, assert_skipped, assert_succeeded, steps
+from asl.fakes import (
+    OTHER_EXECUTION,
+    RUN_ID,
+    Attempt,
+    Cloud,
+    Fault,
+    Item,
+    config,
+    dies,
+    fails,
+    stopped,
+)
+from dbt_runner.errors import ERRORS
+
+HOURLY = {"job": "hourly"}
+STEP = {"name": "fix", "commands": ["run --select orders+"]}
+DENIED = Fault("DynamoDB.AmazonDynamoDBException", "User is not authorized to perform: dynamodb")
+
+
+def request_of(record: Item) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(record["request"]["S"])
+    return request
+
+
+# What succeeds
+
+
+def test_job_runs_its_steps_one_after_the_other(cloud: Cloud) -> None:
+    execution = cloud.run(HOURLY)
+    record = assert_succeeded(cloud, execution)
+    assert [started.environment["DBT_RUNNER_STEP"] for started in cloud.started] == ["0", "1", "2"]
+    assert steps(record) == [("health_check", "SUCCEEDED", None), ("freshness", "SUCCEEDED", None), ("build", "SUCCEEDED", None)]
+    assert execution.output == {"run_id": RUN_ID, "status": "SUCCEEDED", "release": "1.4.2", "steps": json.loads(record["steps"]["S"])}
+    assert record["job"]["S"] == "hourly"
+    assert record["trigger"]["S"] == "direct"
+    assert record["release"]["S"] == "1.4.2"
+
+
+def test_record_tells_what_the_outcome_says(cloud: Cloud) -> None:
+    cloud.run(HOURLY)
+    _, freshness, _ = json.loads(cloud.records()[0]["steps"]["S"])
+    assert freshness == {
+        "step": "freshness",
+        "status": "SUCCEEDED",
+        "attempts": 1,
+        "error": None,
+        "message": None,
+        "counts": {"success": 3, "skipped": 1},
+        "seconds": 1.5,
+    }
+
+
+def test_record_is_open_with_the_whole_request_while_containers_run(cloud: Cloud) -> None:
+    seen: list[Item] = []
+    cloud.before["HealthCheck"] = lambda: seen.extend(cloud.records())
+    execution = cloud.run({**HOURLY, "reason": "ticket 123", "trigger": "cli"})
+    assert_succeeded(cloud, execution)
+    (record,) = seen
+    assert record["status"]["S"] == "RUNNING"
+    assert "ended_at" not in record
+    assert (record["reason"]["S"], record["trigger"]["S"]) == ("ticket 123", "cli")
+    assert request_of(record) == {
+        "job": "hourly",
+        "reason": "ticket 123",
+        "trigger": "cli",
+        "steps": config()["jobs"]["hourly"]["steps"],
+        "vars": {"day": "today", "depth": 1},
+        "full_refresh": False,
+    }
+
+
+def test_request_wins_over_the_job(cloud: Cloud) -> None:
+    execution = cloud.run({**HOURLY, "vars": {"day": "2026-11-22"}, "full_refresh": True, "release": "1.4.1"})
+    record = assert_succeeded(cloud, execution)
+    assert request_of(record)["vars"] == {"day": "2026-11-22", "depth": 1}
+    assert request_of(record)["full_refresh"] is True
+    assert record["release"]["S"] == "1.4.1"
+
+
+def test_steps_of_a_request_get_the_defaults(cloud: Cloud) -> None:
+    execution = cloud.run({"steps": [STEP], "reason": "ticket 123"})
+    record = assert_succeeded(cloud, execution)
+    assert "job" not in record
+    assert request_of(record) == {
+        "steps": [{**STEP, "on_failure": "fail", "timeout_seconds": 14400}],
+        "reason": "ticket 123",
+        "vars": {},
+        "full_refresh": False,
+    }
+    assert steps(record) == [("health_check", "SUCCEEDED", None), ("fix", "SUCCEEDED", None)]
+
+
+def test_step_that_may_fail_does_not_fail_the_run(cloud: Cloud) -> None:
+    cloud.attempts["1"] = fails("Dbt.StaleSource", 14)
+    record = assert_succeeded(cloud, cloud.run(HOURLY))
+    assert steps(record) == [
+        ("health_check", "SUCCEEDED", None),
+        ("freshness", "FAILED", "Dbt.StaleSource"),
+        ("build", "SUCCEEDED", None),
+    ]
+
+
+def test_run_without_health_check_starts_with_its_first_step(cloud: Cloud) -> None:
+    cloud.put("CONFIG", config=json.dumps(config(health_check={"enabled": False, "compute": "fargate", "timeout_seconds": 60})))
+    assert_succeeded(cloud, cloud.run(HOURLY))
+    assert [started.environment["DBT_RUNNER_STEP"] for started in cloud.started] == ["1", "2"]
+
+
+def test_request_may_name_the_release_where_none_is_current(cloud: Cloud) -> None:
+    cloud.delete("RELEASE#CURRENT")
+    record = assert_succeeded(cloud, cloud.run({**HOURLY, "release": "1.4.1"}))
+    assert record["release"]["S"] == "1.4.1"
+
+
+@pytest.mark.parametrize("left", [["CONFIG", "RELEASE#CURRENT"], ["CONFIG"], ["RELEASE#CURRENT"]])
+def test_throttled_read_is_repeated(cloud: Cloud, left: list[str]) -> None:
+    cloud.unprocessed = [left]
+    execution = cloud.run(HOURLY)
+    assert_succeeded(cloud, execution)
+    assert execution.states.count("LoadEnvironment") == 2
+    assert cloud.waits == [2]
+
+
+def test_step_twelve_has_its_own_outcome(cloud: Cloud) -> None:
+    """Places have two digits: the outcome of step 2 or 1 is not taken for that of step 12."""
+    cloud.attempts["12"] = fails("Dbt.ModelError", 10)
+    record = assert_failed(cloud, cloud.run({"steps": [{**STEP, "name": f"s{place}"} for place in range(1, 14)]}), "Dbt.ModelError")
+    assert len(cloud.started) == 13
+    assert steps(record)[-2:] == [("s11", "SUCCEEDED", None), ("s12", "FAILED", "Dbt.ModelError")]
+
+
+# What containers do
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS.values() if kind.name != "Dbt.EnvironmentBusy"], ids=lambda kind: kind.name)
+def test_typed_error_of_a_step_is_the_run_s(cloud: Cloud, kind: Any) -> None:
+    cloud.attempts["2"] = fails(kind.name, kind.exit_code, "what happened")
+    record = assert_failed(cloud, cloud.run(HOURLY), kind.name)
+    assert record["cause"]["S"] == "build: what happened"
+    assert steps(record)[-1] == ("build", "FAILED", kind.name)
+
+
+def test_nothing_runs_after_a_step_that_fails(cloud: Cloud) -> None:
+    cloud.attempts["1"] = fails("Dbt.ModelError", 10)
+    record = assert_failed(cloud, cloud.run({"steps": [STEP, {**STEP, "name": "after"}]}), "Dbt.ModelError")
+    assert steps(record) == [("health_check", "SUCCEEDED", None), ("fix", "FAILED", "Dbt.ModelError")]
+    assert len(cloud.started) == 2
+
+
+def test_nothing_runs_after_a_health_check_that_fails(cloud: Cloud) -> None:
+    cloud.attempts["0"] = fails("Dbt.WarehouseUnavailable", 20, "connection refused")
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.WarehouseUnavailable")
+    assert record["cause"]["S"] == "health_check: connection refused"
+    assert len(cloud.started) == 1
+
+
+def test_outcome_is_believed_over_the_exit_of_the_task(cloud: Cloud) -> None:
+    failed = fails("Dbt.Interrupted", 40, "SIGTERM while building")
+    cloud.attempts["2"] = Attempt(failed.outcome, "States.TaskFailed", stopped(137, code="SpotInterruption"))
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.Interrupted")
+    assert record["cause"]["S"] == "build: SIGTERM while building"
+
+
+def test_long_messages_are_cut(cloud: Cloud) -> None:
+    cloud.attempts["2"] = fails("Dbt.ModelError", 10, "x" * 5000)
+    assert_failed(cloud, cloud.run(HOURLY), "Dbt.ModelError")
+
+
+OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
+NO_OUTCOME = {
+    # How the task ended: the error that follows, and what the cause must quote as evidence.
+    "killed": (dies(stopped(137)), "Dbt.OutOfMemory", "137"),
+    "out of memory": (dies(stopped(137, container_reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", "137"),
+    "out of memory without an exit code": (dies(stopped(None, container_reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", OUT_OF_MEMORY),
+    "out of memory, said of the task": (dies(stopped(None, reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", OUT_OF_MEMORY),
+    "spot, killed": (dies(stopped(137, code="SpotInterruption", reason="Your Spot Task was interrupted.")), "Dbt.Interrupted", "Spot"),
+    "spot, before it started": (
+        dies(stopped(None, code="SpotInterruption", reason="Your Spot Task was interrupted.")),
+        "Dbt.Interrupted",
+        "Spot",
+    ),
+    "stopped by somebody": (dies(stopped(143, code="UserInitiated", reason="stopped by hand")), "Dbt.Interrupted", "stopped by hand"),
+    "stopped by somebody, killed": (
+        dies(stopped(137, code="UserInitiated", reason="stopped by hand")),
+        "Dbt.Interrupted",
+        "stopped by hand",
+    ),
+    "SIGTERM": (dies(stopped(143)), "Dbt.Interrupted", "143"),
+    "SIGINT": (dies(stopped(130)), "Dbt.Interrupted", "130"),
+    "image cannot be pulled": (
+        dies(stopped(None, code="TaskFailedToStart", reason="CannotPullContainerError: manifest unknown")),
+        "Dbt.RunnerError",
+        "CannotPullContainerError: manifest unknown",
+    ),
+    "crash": (dies(stopped(139)), "Dbt.RunnerError", "139"),
+    "exit 0 without a word": (Attempt(None), "Dbt.RunnerError", "no outcome"),
+    "cause that is no JSON": (dies("The task went away"), "Dbt.RunnerError", "The task went away"),
+    "timeout": (Attempt(None, "States.Timeout"), "Dbt.Timeout", "did not end in its time"),
+    "no capacity": (
+        Attempt(None, "AmazonECS.Unknown", json.dumps({"Failures": [{"Arn": "arn", "Reason": "RESOURCE:MEMORY"}], "Tasks": []})),
+        "Dbt.RunnerError",
+        "RESOURCE:MEMORY",
+    ),
+    "refused": (
+        Attempt(None, "ECS.AmazonECSException", "Capacity is unavailable at this time. Please try again later"),
+        "Dbt.RunnerError",
+        "ECS.AmazonECSException: Capacity is unavailable at this time.",
+    ),
+    "invalid": (
+        Attempt(None, "ECS.InvalidParameterException", "TaskDefinition is inactive"),
+        "Dbt.RunnerError",
+        "ECS.InvalidParameterException: TaskDefinition is inactive",
+    ),
+    **{
+        f"exit code {kind.exit_code}": (dies(stopped(kind.exit_code)), kind.name, f"exit code {kind.exit_code}")
+        for kind in ERRORS.values()
+        if kind.name != "Dbt.EnvironmentBusy"
+    },
+}
+
+
+@pytest.mark.parametrize("how", NO_OUTCOME)
+def test_task_without_outcome_is_judged_by_what_ecs_says(cloud: Cloud, how: str) -> None:
+    attempt, error, evidence = NO_OUTCOME[how]
+    cloud.attempts["2"] = attempt
+    record = assert_failed(cloud, cloud.run(HOURLY), error)
+    assert record["cause"]["S"].startswith("build: ") and evidence in record["cause"]["S"]
+    assert steps(record)[-1] == ("build", "FAILED", error)
+
+
+@pytest.mark.parametrize("how", ["killed", "image cannot be pulled", "timeout", "no capacity"])
+def test_health_check_without_outcome_is_judged_alike(cloud: Cloud, how: str) -> None:
+    attempt, error, evidence = NO_OUTCOME[how]
+    cloud.attempts["0"] = attempt
+    record = assert_failed(cloud, cloud.run(HOURLY), error)
+    assert record["cause"]["S"].startswith("health_check: ") and evidence in record["cause"]["S"]
+
+
+def test_step_that_may_fail_may_leave_no_outcome(cloud: Cloud) -> None:
+    cloud.attempts["1"] = dies(stopped(137))
+    assert steps(assert_succeeded(cloud, cloud.run(HOURLY)))[1] == ("freshness", "FAILED", "Dbt.OutOfMemory")
+
+
+# What is refused
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An input that is no request.
+
+    Attributes:
+        given: the input.
+        says: words of the rule's cause, the field first where the rule writes it itself.
+        field: how the cause begins.
+        by_schema: whether the schema of the input can know.
+    """
+
+    given: object
+    says: str
+    field: str
+    by_schema: bool = True
+
+
+def with_step(**changes: object) -> dict[str, Any]:
+    return {"steps": [STEP, {**STEP, **changes}]}
+
+
+REFUSED = {
+    "list": Refused(["hourly"], "the input must be a JSON object", "the input"),
+    "text": Refused("hourly", "the input must be a JSON object", "the input"),
+    "null": Refused(None, "the input must be a JSON object", "the input"),
+    "unknown field": Refused({**HOURLY, "jbo": "x"}, ": unknown field; known are ", "jbo: "),
+    "empty": Refused({}, "give either a job or steps", "job: "),
+    "job and steps": Refused({**HOURLY, "steps": [STEP]}, "give either a job or steps", "job: "),
+    "job that is a number": Refused({"job": 5}, "job: must be a string", "job: "),
+    "job that is null": Refused({"job": None}, "job: must be a string", "job: "),
+    "unknown job": Refused({"job": "daily"}, " has no job ", "job: ", by_schema=False),
+    "release that is a number": Refused({**HOURLY, "release": 1.4}, "release: must be the version", "release: "),
+    "release that is a path": Refused({**HOURLY, "release": "../1.4.2"}, "release: must be the version", "release: "),
+    "release that is empty": Refused({**HOURLY, "release": ""}, "release: must be the version", "release: "),
+    "vars that are text": Refused({**HOURLY, "vars": "day: today"}, "vars: must be a JSON object", "vars: "),
+    "vars that are a list": Refused({**HOURLY, "vars": []}, "vars: must be a JSON object", "vars: "),
+    "full_refresh in words": Refused({**HOURLY, "full_refresh": "yes"}, "full_refresh: must be true or false", "full_refresh: "),
+    "reason that is a list": Refused({**HOURLY, "reason": ["x"]}, "reason: must be a string", "reason: "),
+    "trigger that is a number": Refused({**HOURLY, "trigger": 1}, "trigger: must be a string", "trigger: "),
+    "no steps": Refused({"steps": []}, "steps: must be a list of 1 to 50", "steps: "),
+    "too many steps": Refused({"steps": [STEP] * 51}, "steps: must be a list of 1 to 50", "steps: "),
+    "steps that are an object": Refused({"steps": STEP}, "steps: must be a list of 1 to 50", "steps: "),
+    "step that is text": Refused({"steps": ["run"]}, "each step must be an object with a name", "steps: "),
+    "step without a name": Refused({"steps": [STEP, {"commands": ["run"]}]}, "each step must be an object with a name", "steps: "),
+    "step without commands": Refused({"steps": [STEP, {"name": "fix"}]}, "each step must be an object with a name", "steps: "),
+    "step with a number for a name": Refused(with_step(name=1), "each step must be an object with a name", "steps: "),
+    "commands that are text": Refused(with_step(commands="run"), "each step must be an object with a name", "steps: "),
+    "unknown field of a step": Refused(with_step(retries=3), "unknown field in a step; known are ", "steps: "),
+    "name with a space": Refused(with_step(name="a b"), "the name of a step is 1 to 40", "steps: "),
+    "name that is too long": Refused(with_step(name="a" * 41), "the name of a step is 1 to 40", "steps: "),
+    "name that is empty": Refused(with_step(name=""), "the name of a step is 1 to 40", "steps: "),
+    "timeout in words": Refused(with_step(timeout_seconds="1h"), "timeout_seconds must be ", "steps: "),
+    "timeout of zero": Refused(with_step(timeout_seconds=0), "timeout_seconds must be ", "steps: "),
+    "timeout with a fraction": Refused(with_step(timeout_seconds=1.5), "timeout_seconds must be ", "steps: "),
+    "timeout above the run's": Refused(with_step(timeout_seconds=14401), "timeout_seconds must be ", "steps: ", by_schema=False),
+    "on_failure that is unknown": Refused(with_step(on_failure="ignore"), "on_failure must be fail or continue", "steps: "),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_invalid_request_is_recorded_and_starts_nothing(cloud: Cloud, case: str) -> None:
+    refused = REFUSED[case]
+    execution = cloud.run(refused.given)
+    record = assert_failed(cloud, execution, "Dbt.InvalidRequest")
+    assert record["cause"]["S"].startswith(refused.field)
+    assert refused.says in record["cause"]["S"]
+    assert cloud.started == []
+    assert "AcquireLock" not in execution.states
+
+
+def test_every_rule_of_check_request_is_tried() -> None:
+    rules = render.load("dbt_run.asl.json")["States"]["CheckRequest"]["Choices"]
+    causes = [rule["Assign"]["cause"] for rule in rules if rule["Next"] == "RecordFailure"]
+    elsewhere = ["has no CONFIG item", "has no current release"]
+    untried = [cause for cause in causes if not any(says in cause for says in [*elsewhere, *(case.says for case in REFUSED.values())])]
+    assert untried == []
+
+
+@pytest.mark.parametrize("case", [case for case, refused in REFUSED.items() if refused.by_schema])
+def test_schema_of_the_input_refuses_the_same(case: str) -> None:
+    schema = json.loads((Path(__file__).parents[2] / "runner/src/dbt_runner/request.schema.json").read_text(encoding="utf-8"))
+    assert not jsonschema.Draft202012Validator(schema).is_valid(REFUSED[case].given)
+
+
+def test_what_invalid_text_fields_say_is_kept_for_the_audit(cloud: Cloud) -> None:
+    record = assert_failed(cloud, cloud.run({"job": ["x"], "reason": {"a": 1}, "trigger": "y" * 900}), "Dbt.InvalidRequest")
+    assert (record["job"]["S"], record["reason"]["S"], record["trigger"]["S"]) == ('["x"]', '{"a":1}', "y" * 500)
+
+
+def test_environment_without_release_says_how_to_publish_one(cloud: Cloud) -> None:
+    cloud.delete("RELEASE#CURRENT")
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.ReleaseNotFound")
+    assert "dbt-runner release publish" in record["cause"]["S"]
+    assert cloud.started == []
+
+
+def test_environment_without_config_says_how_to_make_one(cloud: Cloud) -> None:
+    cloud.delete("CONFIG")
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.RunnerError")
+    assert "has no CONFIG item" in record["cause"]["S"] and "terraform apply" in record["cause"]["S"]
+
+
+def test_config_that_is_no_json_fails_the_run(cloud: Cloud) -> None:
+    cloud.put("CONFIG", config="{")
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.RunnerError")
+    assert "the environment could not be read" in record["cause"]["S"]
+
+
+# What could not be read or written
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not performed", "answer lost"])
+@pytest.mark.parametrize("state", ["LoadEnvironment", "AcquireLock", "RecordStart", "ReadOutcome", "RecordSuccess", "ReleaseLock"])
+def test_passing_fault_of_the_table_changes_nothing(cloud: Cloud, state: str, lost: bool) -> None:
+    prefix = "DynamoDb" if state == "LoadEnvironment" else "DynamoDB"
+    faults = {state: Fault(f"{prefix}.SdkClientException", "connection reset", times=2, performed=lost)}
+    assert_succeeded(cloud, cloud.run(HOURLY, faults))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not performed", "answer lost"])
+@pytest.mark.parametrize("state", ["RecordFailure", "ReleaseLock"])
+def test_passing_fault_at_the_end_of_a_failure_changes_nothing(cloud: Cloud, state: str, lost: bool) -> None:
+    cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    faults = {state: Fault("States.Timeout", "", times=1, performed=lost)}
+    assert_failed(cloud, cloud.run(HOURLY, faults), "Dbt.ModelError")
+
+
+def test_skipped_run_is_skipped_once(cloud: Cloud) -> None:
+    cloud.hold_lock()
+    cloud.statuses[OTHER_EXECUTION] = "RUNNING"
+    faults = {"RecordSkipped": Fault("DynamoDB.SdkClientException", "connection reset", times=1, performed=True)}
+    assert_skipped(cloud, cloud.run(HOURLY, faults))
+
+
+def test_environment_that_cannot_be_read_fails_the_run(cloud: Cloud) -> None:
+    faults = {"LoadEnvironment": Fault("DynamoDb.ThrottlingException", "Rate exceeded")}
+    execution = cloud.run(HOURLY, faults)
+    record = assert_failed(cloud, execution, "Dbt.RunnerError")
+    assert record["cause"]["S"] == "the environment could not be read: DynamoDb.ThrottlingException: Rate exceeded"
+    assert [call.state for call in execution.calls].count("LoadEnvironment") == 7
+
+
+def test_run_whose_start_cannot_be_recorded_starts_nothing(cloud: Cloud) -> None:
+    record = assert_failed(cloud, cloud.run(HOURLY, {"RecordStart": DENIED}), "Dbt.RunnerError")
+    assert "the start could not be recorded" in record["cause"]["S"]
+    assert cloud.started == []
+
+
+def test_outcome_that_cannot_be_read_fails_the_run(cloud: Cloud) -> None:
+    record = assert_failed(cloud, cloud.run(HOURLY, {"ReadOutcome": DENIED}), "Dbt.RunnerError")
+    assert "the outcome of step health_check could not be read" in record["cause"]["S"]
+
+
+def test_run_whose_success_cannot_be_recorded_fails(cloud: Cloud) -> None:
+    record = assert_failed(cloud, cloud.run(HOURLY, {"RecordSuccess": DENIED}), "Dbt.RunnerError")
+    assert "all steps succeeded, but the end could not be recorded" in record["cause"]["S"]
+    assert [status for _, status, _ in steps(record)] == ["SUCCEEDED"] * 3
+
+
+def test_run_whose_failure_cannot_be_recorded_is_closed_by_finalize(cloud: Cloud) -> None:
+    cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    record = assert_left_to_finalize(cloud, cloud.run(HOURLY, {"RecordFailure": DENIED}), "Dbt.ModelError")
+    assert "build: what happened" in record["cause"]["S"]
+    assert record["job"]["S"] == "hourly"
+
+
+def test_refused_run_that_cannot_be_recorded_is_closed_by_finalize(cloud: Cloud) -> None:
+    """There is no open record then: finalize writes one."""
+    assert_left_to_finalize(cloud, cloud.run({"job": "daily"}, {"RecordFailure": DENIED}), "Dbt.InvalidRequest")
+
+
+def test_lock_that_cannot_be_released_does_not_fail_the_run(cloud: Cloud) -> None:
+    assert_succeeded(cloud, cloud.run(HOURLY, {"ReleaseLock": DENIED}), released=False)
+
+
+def test_lock_that_a_failure_cannot_release_is_released_by_finalize(cloud: Cloud) -> None:
+    cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    assert_failed(cloud, cloud.run(HOURLY, {"ReleaseLock": DENIED}), "Dbt.ModelError", released=False)
+
+
+@pytest.mark.parametrize("error", ["SNS.NotFoundException", "SNS.AmazonSNSException", "States.Timeout"])
+def test_notification_that_cannot_be_sent_leaves_the_typed_error(cloud: Cloud, error: str) -> None:
+    cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    assert_failed(cloud, cloud.run(HOURLY, {"Notify": Fault(error)}), "Dbt.ModelError", notified=0)
+
+
+def test_notification_names_what_is_known_of_the_run(cloud: Cloud) -> None:
+    cloud.attempts["2"] = fails("Dbt.TestFailure", 11, "2 of 40 tests failed")
+    assert_failed(cloud, cloud.run(HOURLY), "Dbt.TestFailure")
+    assert cloud.notifications[0]["Message"].split("\n") == [
+        f"Run: {RUN_ID}",
+        "Environment: prod",
+        "Job: hourly",
+        "Release: 1.4.2",
+        "Error: Dbt.TestFailure",
+        "Cause: build: 2 of 40 tests failed",
+        f"Look closer: dbt-runner show --environment prod {RUN_ID}",
+    ]
+
+
+# Every Task, every kind of error
+
+
+def _reach(cloud: Cloud, state: str) -> None:
+    """Prepares a run that comes to a state."""
+    if state in ("ReadLock", "DescribeHolder", "RecordSkipped", "TakeOverLock"):
+        cloud.hold_lock()
+        cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
+    if state in ("RecordFailure", "Notify"):
+        cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+
+
+TASKS = {name: state for name, state in render.load("dbt_run.asl.json")["States"].items() if state["Type"] == "Task"}
+KINDS = ("first that is retried", "States.Timeout", "States.QueryEvaluationError", "Unheard.Of")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("state", TASKS)
+def test_no_fault_of_a_task_leaves_a_run_open_or_untold(cloud: Cloud, state: str, kind: str) -> None:
+    """Whatever a Task fails with, and for good: one closed record, one notification of a failure, no lock of a run that has ended."""
+    error = (
+        TASKS[state]["Retry"][0]["ErrorEquals"][0] if kind == KINDS[0] and "Retry" in TASKS[state] else kind.replace(KINDS[0], "Unheard.Of")
+    )
+    _reach(cloud, state)
+    execution = cloud.run(HOURLY, {state: Fault(error)})
+    assert state in execution.states
+    if state == "RecordFailure":
+        assert_left_to_finalize(cloud, execution, "Dbt.ModelError")
+    elif state == "ReleaseLock":
+        assert_succeeded(cloud, execution, released=False)
+    elif state == "Notify":
+        assert_failed(cloud, execution, "Dbt.ModelError", notified=0)
+    elif state in ("HealthCheck", "RunStep") and error == "States.Timeout":
+        assert_failed(cloud, execution, "Dbt.Timeout")
+    else:
+        assert_failed(cloud, execution, "Dbt.RunnerError")
