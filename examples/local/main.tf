@@ -1,0 +1,78 @@
+# What the local stack applies: the root module as it is, against an AWS that listens on var.endpoint.
+
+provider "aws" {
+  region     = var.region
+  access_key = "test"
+  secret_key = "test"
+
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_region_validation      = true
+  s3_use_path_style           = true
+
+  # An emulator that answers with a server error once does so always.
+  max_retries = 2
+
+  endpoints {
+    dynamodb  = var.endpoint
+    ec2       = var.endpoint
+    ecs       = var.endpoint
+    events    = var.endpoint
+    iam       = var.endpoint
+    kms       = var.endpoint
+    logs      = var.endpoint
+    s3        = var.endpoint
+    scheduler = var.endpoint
+    sfn       = var.endpoint
+    sns       = var.endpoint
+    sts       = var.endpoint
+  }
+}
+
+data "aws_vpc" "default" {
+  default = true
+}
+
+data "aws_subnets" "default" {
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.default.id]
+  }
+}
+
+data "aws_security_group" "default" {
+  vpc_id = data.aws_vpc.default.id
+  name   = "default"
+}
+
+locals {
+  default_environments = {
+    local = {
+      warehouse       = { type = "duckdb", settings = { path = var.warehouse_path, threads = 4 } }
+      compute         = { sizes = [{ cpu = 1024, memory = 4096 }, { cpu = 2048, memory = 8192 }] }
+      retry           = { max_attempts = 3, interval_seconds = 1, backoff_rate = 1 }
+      timeout_seconds = 1800
+
+      # A file of its own, because `dbt-runner local run` reads it too: a job that does not exist is refused before anything starts.
+      jobs = jsondecode(file("${path.module}/jobs.json"))
+    }
+  }
+}
+
+module "dbt" {
+  source = "../.."
+
+  name  = var.name
+  image = "local/dbt-runner@sha256:${sha256("no image is pulled: tasks run as local processes")}"
+
+  network = {
+    subnet_ids         = data.aws_subnets.default.ids
+    security_group_ids = [data.aws_security_group.default.id]
+  }
+
+  # A conditional wants one type of both branches, which two sets of environments never have; as JSON they do.
+  environments = jsondecode(var.environments == null ? jsonencode(local.default_environments) : jsonencode(var.environments))
+
+  # Nothing to keep. Without a rule there is no lifecycle, for which the provider would wait a minute.
+  audit = { force_destroy = true, deletion_protection = false, incomplete_upload_days = 0, log_retention_days = 1 }
+}

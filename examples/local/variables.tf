@@ -1,0 +1,27 @@
+variable "endpoint" {
+  description = "URL of the emulator, for example http://127.0.0.1:5000."
+  type        = string
+}
+
+variable "warehouse_path" {
+  description = "DuckDB file of the default environment."
+  type        = string
+}
+
+variable "region" {
+  description = "Region that the emulator plays."
+  type        = string
+  default     = "us-east-1"
+}
+
+variable "name" {
+  description = "Name of the deployment."
+  type        = string
+  default     = "dbt"
+}
+
+variable "environments" {
+  description = "Environments as in the root module, instead of the default one, `local`."
+  type        = any
+  default     = null
+}

@@ -1,0 +1,54 @@
+data "aws_partition" "current" {}
+data "aws_region" "current" {}
+data "aws_caller_identity" "current" {}
+
+locals {
+  location = {
+    partition  = data.aws_partition.current.partition
+    dns_suffix = data.aws_partition.current.dns_suffix
+    region     = data.aws_region.current.id
+    account    = data.aws_caller_identity.current.account_id
+  }
+
+  # ARNs are composed from names, here and nowhere else, so that a plan shows every policy in full before anything exists.
+  regional = "${local.location.region}:${local.location.account}"
+  arn      = "arn:${local.location.partition}"
+
+  table  = "${var.name}-audit"
+  bucket = "${var.name}-audit-${local.location.account}-${local.location.region}"
+
+  environments = {
+    for env, e in var.environments : env => merge(e, {
+      id = "${var.name}-${env}"
+
+      arns = {
+        table          = "${local.arn}:dynamodb:${local.regional}:table/${local.table}"
+        bucket         = "${local.arn}:s3:::${local.bucket}"
+        topic          = "${local.arn}:sns:${local.regional}:${var.name}-${env}"
+        cluster        = "${local.arn}:ecs:${local.regional}:cluster/${var.name}-${env}"
+        tasks          = "${local.arn}:ecs:${local.regional}:task/${var.name}-${env}/*"
+        task_family    = "${local.arn}:ecs:${local.regional}:task-definition/${var.name}-${env}"
+        runner_logs    = "${local.arn}:logs:${local.regional}:log-group:/${var.name}/${env}/runner"
+        state_machine  = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}"
+        executions     = "${local.arn}:states:${local.regional}:execution:${var.name}-${env}:*"
+        finalize       = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}-finalize"
+        finalize_rule  = "${local.arn}:events:${local.regional}:rule/${var.name}-${env}-finalize"
+        schedule_group = "${local.arn}:scheduler:${local.regional}:schedule-group/${var.name}-${env}"
+      }
+
+      # A null in a map says "not set", as it does everywhere else.
+      warehouse = {
+        type     = e.warehouse.type
+        settings = { for key, value in e.warehouse.settings : key => value if value != null }
+        identity = { for key, value in e.warehouse.identity : key => value if value != null }
+      }
+      env_vars = { for key, value in e.env_vars : key => value if value != null }
+
+      jobs = {
+        for job, j in e.jobs : job => merge(j, {
+          steps = [for s in j.steps : merge(s, { timeout_seconds = coalesce(s.timeout_seconds, min(3600, e.timeout_seconds - 60)) })]
+        })
+      }
+    })
+  }
+}

@@ -1,0 +1,89 @@
+# One audit store for the deployment; everything else once per environment, nothing shared between environments.
+
+module "audit_store" {
+  source = "./modules/audit_store"
+
+  table       = local.table
+  bucket      = local.bucket
+  partition   = local.location.partition
+  audit       = var.audit
+  kms_key_arn = var.kms_key_arn
+  tags        = var.tags
+}
+
+module "notifications" {
+  source   = "./modules/notifications"
+  for_each = local.environments
+
+  id          = each.value.id
+  topic_arn   = each.value.arns.topic
+  location    = local.location
+  emails      = var.notifications.emails
+  kms_key_arn = var.kms_key_arn
+  tags        = var.tags
+}
+
+module "identity" {
+  source   = "./modules/identity"
+  for_each = local.environments
+
+  id          = each.value.id
+  environment = each.key
+  location    = local.location
+  arns        = each.value.arns
+  warehouse   = each.value.warehouse
+  image       = var.image
+  secrets     = each.value.secrets
+  iam         = var.iam
+  kms_key_arn = var.kms_key_arn
+  tags        = var.tags
+}
+
+module "runner" {
+  source   = "./modules/runner"
+  for_each = local.environments
+
+  id                 = each.value.id
+  environment        = each.key
+  region             = local.location.region
+  log_group          = "/${var.name}/${each.key}/runner"
+  log_retention_days = var.audit.log_retention_days
+  image              = var.image
+  compute            = each.value.compute
+  table              = module.audit_store.table
+  bucket             = module.audit_store.bucket
+  env_vars           = each.value.env_vars
+  secrets            = each.value.secrets
+  task_role_arn      = module.identity[each.key].roles.task
+  execution_role_arn = module.identity[each.key].roles.execution
+  kms_key_arn        = var.kms_key_arn
+  tags               = var.tags
+}
+
+module "state_machine" {
+  source   = "./modules/state_machine"
+  for_each = local.environments
+
+  name        = var.name
+  environment = each.key
+  location    = local.location
+  arns        = each.value.arns
+  table       = module.audit_store.table
+  bucket      = module.audit_store.bucket
+  roles       = module.identity[each.key].roles
+  settings    = each.value
+
+  ecs = {
+    cluster          = module.runner[each.key].cluster_arn
+    task_definition  = module.runner[each.key].task_definition_arn
+    container        = module.runner[each.key].container
+    subnets          = var.network.subnet_ids
+    security_groups  = var.network.security_group_ids
+    assign_public_ip = var.network.assign_public_ip ? "ENABLED" : "DISABLED"
+    log_group        = module.runner[each.key].log_group
+  }
+
+  log_retention_days = var.audit.log_retention_days
+  kms_key_arn        = var.kms_key_arn
+  tags               = var.tags
+}

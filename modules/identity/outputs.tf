@@ -1,0 +1,14 @@
+output "roles" {
+  description = "ARNs of the roles, by role word, once they hold their policies."
+  value       = local.role_arns
+
+  depends_on = [
+    aws_iam_role_policy.events,
+    aws_iam_role_policy.execution,
+    aws_iam_role_policy.scheduler,
+    aws_iam_role_policy.states,
+    aws_iam_role_policy.task,
+    aws_iam_role_policy.warehouse_rds,
+    aws_iam_role.warehouse,
+  ]
+}

@@ -1,0 +1,69 @@
+variable "id" {
+  description = "<name>-<environment>: the roles' names begin with it."
+  type        = string
+}
+
+variable "environment" {
+  description = "Key of the environment."
+  type        = string
+}
+
+variable "location" {
+  description = "Where the module is applied."
+  type        = object({ partition = string, dns_suffix = string, region = string, account = string })
+}
+
+variable "arns" {
+  description = "ARNs that the resources of this environment have or will have."
+  type = object({
+    table          = string
+    bucket         = string
+    topic          = string
+    cluster        = string
+    tasks          = string
+    task_family    = string
+    runner_logs    = string
+    state_machine  = string
+    executions     = string
+    finalize       = string
+    finalize_rule  = string
+    schedule_group = string
+  })
+}
+
+variable "warehouse" {
+  description = "Type, settings and identity, as in the root module."
+  type = object({
+    type     = string
+    settings = map(string)
+    identity = map(string)
+  })
+}
+
+variable "image" {
+  description = "The runner's image, by digest. One in ECR gets a statement for its repository."
+  type        = string
+}
+
+variable "secrets" {
+  description = "Environment variables by the ARN of their secret or parameter."
+  type        = map(string)
+}
+
+variable "iam" {
+  description = "Path, permissions boundary and name prefix of every role."
+  type = object({
+    path                 = string
+    permissions_boundary = string
+    name_prefix          = string
+  })
+}
+
+variable "kms_key_arn" {
+  description = "Key of table, bucket, topic and secrets; null gives no KMS statement, because the keys that AWS manages need none."
+  type        = string
+}
+
+variable "tags" {
+  type = map(string)
+}

@@ -1,0 +1,52 @@
+resource "aws_sns_topic" "this" {
+  name              = var.id
+  kms_master_key_id = coalesce(var.kms_key_arn, "alias/aws/sns")
+  tags              = var.tags
+}
+
+data "aws_iam_policy_document" "topic" {
+  # The account's own IAM policies decide who publishes and subscribes; no other account does.
+  # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
+  statement {
+    sid       = "Owner"
+    actions   = ["sns:Publish", "sns:Subscribe", "sns:GetTopicAttributes", "sns:SetTopicAttributes", "sns:ListSubscriptionsByTopic"]
+    resources = [var.topic_arn]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["arn:${var.location.partition}:iam::${var.location.account}:root"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/sns/latest/dg/sns-security-best-practices.html#enforce-encryption-data-in-transit
+  statement {
+    sid       = "TlsOnly"
+    effect    = "Deny"
+    actions   = ["sns:Publish"]
+    resources = [var.topic_arn]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+}
+
+resource "aws_sns_topic_policy" "this" {
+  arn    = aws_sns_topic.this.arn
+  policy = data.aws_iam_policy_document.topic.json
+}
+
+resource "aws_sns_topic_subscription" "email" {
+  for_each = toset(var.emails)
+
+  topic_arn = aws_sns_topic.this.arn
+  protocol  = "email"
+  endpoint  = each.value
+}

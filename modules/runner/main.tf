@@ -1,0 +1,74 @@
+locals {
+  container = "dbt"
+
+  # Names that the runner reads; the team's own never begin with DBT_RUNNER_ (validated).
+  env_vars = merge(var.env_vars, {
+    DBT_RUNNER_TABLE       = var.table
+    DBT_RUNNER_BUCKET      = var.bucket
+    DBT_RUNNER_ENVIRONMENT = var.environment
+  })
+}
+
+resource "aws_cloudwatch_log_group" "this" {
+  name              = var.log_group
+  retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
+  tags              = var.tags
+}
+
+resource "aws_ecs_cluster" "this" {
+  name = var.id
+  tags = var.tags
+}
+
+resource "aws_ecs_cluster_capacity_providers" "this" {
+  cluster_name       = aws_ecs_cluster.this.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
+resource "aws_ecs_task_definition" "this" {
+  family                   = var.id
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.compute.sizes[0].cpu
+  memory                   = var.compute.sizes[0].memory
+  task_role_arn            = var.task_role_arn
+  execution_role_arn       = var.execution_role_arn
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.compute.architecture
+  }
+
+  volume {
+    name = "tmp"
+  }
+
+  container_definitions = jsonencode([{
+    name      = local.container
+    image     = var.image
+    essential = true
+
+    environment = [for key, value in local.env_vars : { name = key, value = value }]
+    secrets     = [for key, arn in var.secrets : { name = key, valueFrom = arn }]
+
+    # Everything a run writes goes to /tmp and ends with the task.
+    readonlyRootFilesystem = true
+    mountPoints            = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
+
+    # The longest that Fargate allows: time to cancel queries and to write the outcome.
+    stopTimeout     = 120
+    linuxParameters = { initProcessEnabled = true }
+
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.this.name
+        awslogs-region        = var.region
+        awslogs-stream-prefix = "run"
+      }
+    }
+  }])
+
+  tags = var.tags
+}

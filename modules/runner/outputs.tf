@@ -1,0 +1,20 @@
+output "cluster_arn" {
+  description = "ARN of the cluster, once it has its capacity providers."
+  value       = aws_ecs_cluster.this.arn
+  depends_on  = [aws_ecs_cluster_capacity_providers.this]
+}
+
+output "task_definition_arn" {
+  description = "ARN of the task definition, with its revision."
+  value       = aws_ecs_task_definition.this.arn
+}
+
+output "container" {
+  description = "Name of the container in the task definition."
+  value       = local.container
+}
+
+output "log_group" {
+  description = "Name of the log group."
+  value       = aws_cloudwatch_log_group.this.name
+}

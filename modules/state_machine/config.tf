@@ -1,0 +1,49 @@
+# The one source for the state machine, the runner and the command line: docs/architecture.md, "CONFIG".
+
+locals {
+  config = {
+    schema        = 1
+    name          = var.name
+    environment   = var.environment
+    region        = var.location.region
+    account       = var.location.account
+    table         = var.table
+    bucket        = var.bucket
+    state_machine = local.alias_arn
+    finalize      = var.arns.finalize
+    topic         = var.arns.topic
+
+    warehouse       = var.settings.warehouse
+    compute         = var.settings.compute
+    health_check    = var.settings.health_check
+    retry           = var.settings.retry
+    overlap         = var.settings.overlap
+    timeout_seconds = var.settings.timeout_seconds
+    jobs            = { for name, job in var.settings.jobs : name => merge(job, { vars = jsondecode(job.vars) }) }
+    env_vars        = var.settings.env_vars
+
+    roles = {
+      states    = var.roles.states
+      task      = var.roles.task
+      warehouse = var.roles.warehouse
+      execution = var.roles.execution
+    }
+
+    ecs = var.ecs
+  }
+}
+
+resource "aws_dynamodb_table_item" "config" {
+  table_name = var.table
+  hash_key   = "pk"
+  range_key  = "sk"
+
+  item = jsonencode({
+    pk     = { S = "ENV#${var.environment}" }
+    sk     = { S = "CONFIG" }
+    config = { S = jsonencode(local.config) }
+  })
+
+  # Written when what it names is there.
+  depends_on = [aws_sfn_alias.live, aws_cloudwatch_event_target.finalize]
+}

@@ -1,0 +1,18 @@
+output "alias_arn" {
+  description = "ARN of the alias that callers start, once its configuration is written."
+  value       = local.alias_arn
+  depends_on  = [aws_dynamodb_table_item.config]
+}
+
+output "finalize_arn" {
+  description = "ARN of the state machine that closes runs."
+  value       = aws_sfn_state_machine.finalize.arn
+}
+
+output "log_groups" {
+  description = "Names of the state machines' log groups."
+  value = {
+    dbt_run  = aws_cloudwatch_log_group.dbt_run.name
+    finalize = aws_cloudwatch_log_group.finalize.name
+  }
+}

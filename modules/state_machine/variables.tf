@@ -1,0 +1,115 @@
+variable "name" {
+  description = "Name of the deployment."
+  type        = string
+}
+
+variable "environment" {
+  description = "Key of the environment."
+  type        = string
+}
+
+variable "location" {
+  description = "Where the module is applied."
+  type        = object({ partition = string, region = string, account = string })
+}
+
+variable "arns" {
+  description = "ARNs that the resources of this environment have or will have."
+  type = object({
+    topic         = string
+    state_machine = string
+    finalize      = string
+  })
+}
+
+variable "table" {
+  description = "Name of the audit table, which gets the CONFIG item."
+  type        = string
+}
+
+variable "bucket" {
+  description = "Name of the audit bucket."
+  type        = string
+}
+
+variable "roles" {
+  description = "ARNs of the environment's roles, by role word."
+  type = object({
+    states    = string
+    task      = string
+    warehouse = string
+    execution = string
+    scheduler = string
+    events    = string
+  })
+}
+
+variable "settings" {
+  description = "What the root module's environments say, every default filled in. It goes to CONFIG as it is."
+  type = object({
+    warehouse = object({
+      type     = string
+      settings = map(string)
+      identity = map(string)
+    })
+    compute = object({
+      type         = string
+      sizes        = list(object({ cpu = number, memory = number }))
+      spot         = bool
+      architecture = string
+    })
+    health_check = object({
+      enabled         = bool
+      compute         = string
+      timeout_seconds = number
+    })
+    retry = object({
+      max_attempts     = number
+      interval_seconds = number
+      backoff_rate     = number
+    })
+    overlap         = string
+    timeout_seconds = number
+    jobs = map(object({
+      schedule     = string
+      timezone     = string
+      enabled      = bool
+      vars         = string
+      full_refresh = bool
+      steps = list(object({
+        name            = string
+        commands        = list(string)
+        on_failure      = string
+        timeout_seconds = number
+      }))
+    }))
+    env_vars = map(string)
+  })
+}
+
+variable "ecs" {
+  description = "Where and how a task runs. It goes to CONFIG as it is."
+  type = object({
+    cluster          = string
+    task_definition  = string
+    container        = string
+    subnets          = list(string)
+    security_groups  = list(string)
+    assign_public_ip = string
+    log_group        = string
+  })
+}
+
+variable "log_retention_days" {
+  description = "Days to keep logs, 0 for ever."
+  type        = number
+}
+
+variable "kms_key_arn" {
+  description = "Key of the log groups; null uses CloudWatch's own encryption."
+  type        = string
+}
+
+variable "tags" {
+  type = map(string)
+}

@@ -1,0 +1,29 @@
+output "table" {
+  description = "Name of the audit table."
+  value       = module.audit_store.table
+}
+
+output "bucket" {
+  description = "Name of the bucket of releases and artifacts."
+  value       = module.audit_store.bucket
+}
+
+output "environments" {
+  description = "What other stacks and people need of each environment. Start runs through state_machine_arn, the alias."
+  value = {
+    for env in keys(var.environments) : env => {
+      state_machine_arn   = module.state_machine[env].alias_arn
+      finalize_arn        = module.state_machine[env].finalize_arn
+      role_arns           = module.identity[env].roles
+      cluster_arn         = module.runner[env].cluster_arn
+      task_definition_arn = module.runner[env].task_definition_arn
+      topic_arn           = module.notifications[env].topic_arn
+      log_groups          = merge(module.state_machine[env].log_groups, { runner = module.runner[env].log_group })
+    }
+  }
+}
+
+output "cli" {
+  description = "Environment variables that the command line needs."
+  value       = { DBT_RUNNER_TABLE = module.audit_store.table }
+}

@@ -1,0 +1,75 @@
+"""Rules of the Terraform code that a plan doesn't show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from terraform.tool import ROOT, Terraform, configurations
+
+pytestmark = pytest.mark.terraform
+
+CONFIGURATIONS = configurations()
+# The root is a module, too; examples are not.
+MODULES = [folder for folder in CONFIGURATIONS if not folder.startswith("examples/")]
+
+# What no plan or policy names: comments, and examples in texts for people.
+PROSE = re.compile(r"^\s*(#|description\s*=|error_message\s*=)")
+
+
+def code(path: Path) -> str:
+    """The file without comments and without texts for people."""
+    text = re.sub(r"<<-EOT\n.*?\n\s*EOT\n", "\n", path.read_text(), flags=re.DOTALL)
+    return "\n".join(line for line in text.splitlines() if not PROSE.match(line))
+
+
+def test_code_is_formatted(offline: Terraform, checkout: Path) -> None:
+    done = offline.run(checkout, "fmt", "-check", "-recursive", "-diff")
+    assert done.returncode == 0, f"run terraform fmt -recursive:\n{done.stdout}"
+
+
+@pytest.mark.parametrize("folder", CONFIGURATIONS)
+def test_configuration_is_valid(offline: Terraform, checkout: Path, folder: str) -> None:
+    offline.validate(checkout / folder)
+
+
+def test_versions_are_the_same_everywhere() -> None:
+    assert {".", "modules/identity", "examples/minimal"} < set(CONFIGURATIONS)
+    expected = (ROOT / "versions.tf").read_text()
+    assert [folder for folder in CONFIGURATIONS if (ROOT / folder / "versions.tf").read_text() != expected] == []
+
+
+def test_provider_version_is_bounded_at_both_ends() -> None:
+    assert re.search(r'version\s*=\s*">= [\d.]+, < [\d.]+"', (ROOT / "versions.tf").read_text())
+
+
+@pytest.mark.parametrize("folder", MODULES)
+def test_module_configures_no_provider(folder: str) -> None:
+    assert [p.name for p in (ROOT / folder).glob("*.tf") if re.search(r"^\s*provider\s+\"", p.read_text(), re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("folder", MODULES)
+def test_partition_region_and_account_are_not_written_out(folder: str) -> None:
+    literal = re.compile(r"arn:aws|\b[a-z]{2}-(?:gov-)?(?:north|south|east|west|central)[a-z]*-\d\b|\b\d{12}\b")
+    found = {p.name: literal.findall(code(p)) for p in (ROOT / folder).glob("*.tf")}
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+def test_every_policy_statement_links_to_the_page_that_it_implements() -> None:
+    missing = []
+    count = 0
+    for path in sorted(ROOT.glob("modules/*/*.tf")):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if not re.match(r'\s*(statement|dynamic "statement") \{', line):
+                continue
+            count += 1
+            comment: list[str] = []
+            while (above := lines[number - 1 - len(comment)].strip()).startswith("#"):
+                comment.append(above)
+            if not any("https://docs.aws.amazon.com/" in text for text in comment):
+                missing.append(f"{path.relative_to(ROOT)}:{number + 1}")
+    assert count > 20
+    assert missing == [], "put a comment with the link to AWS's page right above the statement"

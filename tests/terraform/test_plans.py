@@ -1,0 +1,295 @@
+"""What the examples and a deployment with every setting would create, and what must hold of it whatever the setting."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tftest
+
+from terraform.inventory import compare, resources, statements
+from terraform.tool import ROOT
+
+# One worker makes each plan once.
+pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
+
+ROLES = ("states", "task", "warehouse", "execution", "scheduler", "events")
+
+# What a state's Resource needs. A .sync task is followed and stopped, too; the tags of RunTask are a permission of their own.
+PERMISSIONS = {
+    "ecs:runTask.sync": {
+        "ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource", "iam:PassRole",
+        "events:PutTargets", "events:PutRule", "events:DescribeRule",
+    },
+    "sns:publish": {"sns:Publish"},
+    "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},
+}  # fmt: skip
+
+
+def policies(plan: tftest.TerraformPlanOutput, environment: str) -> dict[str, dict[str, Any]]:
+    """The statements of the inline policies of an environment's roles, by role word and sid."""
+    prefix = f'module.identity["{environment}"].aws_iam_role_policy.'
+    found = {address: r["values"] for address, r in resources(plan).items() if address.startswith(prefix)}
+    return {v["role"].rsplit("-", 1)[1]: statements(v["policy"]) for v in found.values()}
+
+
+def listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def leading_keys(statement: Mapping[str, Any]) -> list[str]:
+    conditions = statement.get("Condition", {})
+    return [key for test in conditions.values() for key in listed(test.get("dynamodb:LeadingKeys", [])) if key != "false"]
+
+
+def known_outputs(plan: tftest.TerraformPlanOutput) -> dict[str, Any]:
+    """The outputs, less what is known only after apply."""
+    return {name: change["after"] for name, change in plan["output_changes"].items()}
+
+
+# Inventories
+
+
+# The second environment has the default of everything, as the one in `minimal` has.
+@pytest.mark.parametrize(("name", "leave_out"), [("minimal", None), ("local", None), ("two_environments", '["prod-eu"]')])
+def test_plan_is_as_its_inventory_says(name: str, leave_out: str | None, request: pytest.FixtureRequest) -> None:
+    compare(name, request.getfixturevalue(name), leave_out)
+
+
+# The contract
+
+
+# What a team names itself. The names of jobs are a team's, too, but what a job holds is not.
+TEAMS_OWN = {("warehouse", "settings"), ("warehouse", "identity"), ("env_vars",), ("jobs", "*", "vars")}
+
+
+def key_paths(value: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The paths of all values of a JSON document."""
+    if isinstance(value, dict) and path not in TEAMS_OWN:
+        children = [(v, (*path, "*" if path == ("jobs",) else key)) for key, v in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        children = [(v, (*path, "[]")) for v in value]
+    else:
+        return {path}
+    return {found for child, at in children for found in key_paths(child, at)}
+
+
+@pytest.fixture(scope="module")
+def config(state_machine: tftest.TerraformPlanOutput) -> Any:
+    item = json.loads(resources(state_machine)["aws_dynamodb_table_item.config"]["values"]["item"])
+    assert (item["pk"], item["sk"]) == ({"S": "ENV#prod"}, {"S": "CONFIG"})
+    return json.loads(item["config"]["S"])
+
+
+def documented_config() -> Any:
+    section = (ROOT / "docs" / "architecture.md").read_text().split("\n## CONFIG", 1)[1]
+    block = re.search(r"```json\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def test_config_has_the_keys_that_the_architecture_page_shows(config: Any) -> None:
+    assert key_paths(config) == key_paths(documented_config())
+
+
+def test_config_says_what_was_given(config: Any) -> None:
+    given = json.loads((Path(__file__).parent / "inputs" / "state_machine.tfvars.json").read_text())
+    expected = given["settings"]
+    for job in expected["jobs"].values():
+        job["vars"] = json.loads(job["vars"])
+    assert {key: config[key] for key in expected} == expected
+    assert config["ecs"] == given["ecs"]
+    assert config["roles"] == {role: given["roles"][role] for role in ("states", "task", "warehouse", "execution")}
+    assert {key: config[key] for key in ("name", "environment", "table", "bucket")} == {
+        key: given[key] for key in ("name", "environment", "table", "bucket")
+    }
+    assert {key: config[key] for key in ("region", "account")} == {key: given["location"][key] for key in ("region", "account")}
+
+
+def test_config_names_the_alias_that_is_created(state_machine: tftest.TerraformPlanOutput, config: Any) -> None:
+    planned = resources(state_machine)
+    machine, alias = planned["aws_sfn_state_machine.dbt_run"]["values"]["name"], planned["aws_sfn_alias.live"]["values"]["name"]
+    assert config["state_machine"].endswith(f":stateMachine:{machine}:{alias}")
+    assert config["finalize"].endswith(f":stateMachine:{planned['aws_sfn_state_machine.finalize']['values']['name']}")
+
+
+def test_config_can_be_read_by_the_runner(config: Any) -> None:
+    from dbt_runner.config import parse
+
+    parsed = parse(json.dumps(config))
+    assert (parsed.environment, parsed.warehouse.type, parsed.jobs["hourly"]["steps"][0]["commands"]) == ("prod", "postgres", ["build"])
+
+
+def test_schedules_and_the_rule_start_what_is_created_here(state_machine: tftest.TerraformPlanOutput) -> None:
+    configured = {r["address"]: r["expressions"] for r in state_machine["configuration"]["root_module"]["resources"]}
+    assert configured["aws_scheduler_schedule.job"]["target"][0]["arn"]["references"][0] == "aws_sfn_alias.live.arn"
+    assert configured["aws_cloudwatch_event_target.finalize"]["arn"]["references"][0] == "aws_sfn_state_machine.finalize.arn"
+    version = configured["aws_sfn_alias.live"]["routing_configuration"][0]["state_machine_version_arn"]["references"][0]
+    assert version == "aws_sfn_state_machine.dbt_run.state_machine_version_arn"
+
+
+def test_only_jobs_with_a_schedule_are_scheduled(state_machine: tftest.TerraformPlanOutput) -> None:
+    schedules = [r["values"] for r in resources(state_machine).values() if r["type"] == "aws_scheduler_schedule"]
+    assert [(s["name"], json.loads(s["target"][0]["input"])) for s in schedules] == [("hourly", {"job": "hourly", "trigger": "schedule"})]
+
+
+@pytest.mark.parametrize("machine", ["dbt_run", "finalize"])
+def test_definition_is_rendered_in_full(state_machine: tftest.TerraformPlanOutput, machine: str) -> None:
+    text = resources(state_machine)[f"aws_sfn_state_machine.{machine}"]["values"]["definition"]
+    source = json.loads((ROOT / "asl" / f"{machine}.asl.json").read_text())
+    rendered = json.loads(text)
+    assert "${" not in text
+    assert rendered["States"].keys() == source["States"].keys()
+    assert rendered["TimeoutSeconds"] == (5400 if machine == "dbt_run" else source["TimeoutSeconds"])
+    assert rendered["States"]["Notify"]["Arguments"]["TopicArn"] == "arn:aws:sns:eu-central-1:123456789012:analytics-prod"
+
+
+def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environments: tftest.TerraformPlanOutput) -> None:
+    outputs = known_outputs(two_environments)
+    assert outputs["cli"] == {"DBT_RUNNER_TABLE": "analytics-audit"}
+    assert (outputs["table"], outputs["bucket"]) == ("analytics-audit", "analytics-audit-123456789012-eu-central-1")
+    prod = outputs["environments"]["prod"]
+    assert prod["state_machine_arn"] == "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod:live"
+    assert prod["role_arns"] == {role: f"arn:aws:iam::123456789012:role/data/x-analytics-prod-{role}" for role in ROLES}
+    assert prod["log_groups"] == {
+        "runner": "/analytics/prod/runner",
+        "dbt_run": "/aws/vendedlogs/states/analytics-prod",
+        "finalize": "/aws/vendedlogs/states/analytics-prod-finalize",
+    }
+
+
+# Permissions
+
+
+def test_state_machines_may_do_what_their_states_do_and_nothing_more(two_environments: tftest.TerraformPlanOutput) -> None:
+    needed: set[str] = set()
+    for definition in ROOT.glob("asl/*.asl.json"):
+        for integration in re.findall(r'"Resource": "arn:\$\{partition\}:states:::([^"]+)"', definition.read_text()):
+            service, action = integration.removeprefix("aws-sdk:").split(":")
+            needed |= PERMISSIONS.get(integration) or {f"{service}:{action[0].upper()}{action[1:]}"}
+    granted = {a for s in policies(two_environments, "prod")["states"].values() for a in listed(s["Action"])}
+    of_the_service = {a for a in granted if a.startswith(("logs:", "xray:", "kms:"))}
+    assert granted - of_the_service == needed
+
+
+def test_only_actions_that_know_no_resource_are_allowed_on_all(two_environments: tftest.TerraformPlanOutput) -> None:
+    everywhere = {
+        (role, sid)
+        for role, found in policies(two_environments, "prod").items()
+        for sid, statement in found.items()
+        if "*" in listed(statement["Resource"])
+    }
+    assert everywhere == {("states", "LogDelivery"), ("states", "Tracing"), ("execution", "LogInToEcr")}
+
+
+def test_no_role_has_a_whole_service(two_environments: tftest.TerraformPlanOutput) -> None:
+    actions = {a for found in policies(two_environments, "prod").values() for s in found.values() for a in listed(s["Action"])}
+    assert {a for a in actions if "*" in a} == {"kms:GenerateDataKey*", "kms:ReEncrypt*"}
+
+
+def test_the_runner_cannot_change_the_environment_or_a_release(two_environments: tftest.TerraformPlanOutput) -> None:
+    writes = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem"}
+    statements = policies(two_environments, "prod")["task"].values()
+    assert {key for s in statements if writes & set(listed(s["Action"])) for key in leading_keys(s)} == {"RUN#prod#*"}
+    assert {r for s in statements if "s3:PutObject" in listed(s["Action"]) for r in listed(s["Resource"])} == {
+        "arn:aws:s3:::analytics-audit-123456789012-eu-central-1/runs/prod/*"
+    }
+    actions = {a for s in statements for a in listed(s["Action"])}
+    assert not {"dynamodb:DeleteItem", "s3:DeleteObject", "s3:DeleteObjectVersion"} & actions
+
+
+def test_table_is_never_reached_without_a_fence(two_environments: tftest.TerraformPlanOutput) -> None:
+    for role, found in policies(two_environments, "prod").items():
+        for sid, statement in found.items():
+            if any(a.startswith("dynamodb:") for a in listed(statement["Action"])):
+                assert leading_keys(statement), f"{role} {sid}"
+                assert statement["Condition"]["Null"] == {"dynamodb:LeadingKeys": "false"}, f"{role} {sid}"
+
+
+def test_nothing_is_granted_for_an_image_or_secrets_that_are_not_there(local: tftest.TerraformPlanOutput) -> None:
+    prefix = 'module.dbt.module.identity["local"].aws_iam_role_policy.'
+    found = {address.removeprefix(prefix): r for address, r in resources(local).items() if address.startswith(prefix)}
+    assert set(statements(found["execution"]["values"]["policy"])) == {"WriteLogs"}
+    assert "warehouse_rds[0]" not in found
+
+
+# Isolation
+
+
+DATABASE_USERS = {"prod": "cluster-PROD0/dbt_prod", "prod-eu": "cluster-PRODEU0/dbt_eu"}
+
+
+def names_of(plan: tftest.TerraformPlanOutput, environment: str) -> Iterator[str]:
+    """ARNs of an environment's resources and of what lies inside them: executions, tasks, objects, log streams."""
+    name, account, region = ("analytics", "123456789012", "eu-central-1")
+    outputs = known_outputs(plan)["environments"][environment]
+    yield from outputs["role_arns"].values()
+    machine = outputs["state_machine_arn"].removesuffix(":live")
+    yield from (machine, f"{machine}:live", f"{machine}-finalize", machine.replace(":stateMachine:", ":execution:") + ":some-run")
+    yield f"arn:aws:ecs:{region}:{account}:cluster/{name}-{environment}"
+    yield f"arn:aws:ecs:{region}:{account}:task/{name}-{environment}/0123456789abcdef"
+    yield f"arn:aws:ecs:{region}:{account}:task-definition/{name}-{environment}:7"
+    yield f"arn:aws:sns:{region}:{account}:{name}-{environment}"
+    yield f"arn:aws:logs:{region}:{account}:log-group:/{name}/{environment}/runner:log-stream:run/dbt/0"
+    yield f"arn:aws:s3:::{name}-audit-{account}-{region}/runs/{environment}/2026/11/22/some-run/build/1/dbt.log"
+    yield f"arn:aws:rds-db:{region}:{account}:dbuser:{DATABASE_USERS[environment]}"
+
+
+def reached(plan: tftest.TerraformPlanOutput, environment: str, targets: list[str]) -> set[str]:
+    """Which of the targets some statement of the environment's roles allows something on."""
+    patterns = [
+        pattern
+        for found in policies(plan, environment).values()
+        for sid, statement in found.items()
+        if sid not in ("LogDelivery", "Tracing", "LogInToEcr")
+        for pattern in listed(statement["Resource"])
+    ]
+    return {target for target in targets if any(fnmatchcase(target, pattern) for pattern in patterns)}
+
+
+@pytest.mark.parametrize(("mine", "other"), [("prod", "prod-eu"), ("prod-eu", "prod")])
+def test_an_environment_reaches_nothing_of_another(two_environments: tftest.TerraformPlanOutput, mine: str, other: str) -> None:
+    assert reached(two_environments, mine, list(names_of(two_environments, other))) == set()
+    # The control: the same question finds its own things.
+    own = reached(two_environments, mine, list(names_of(two_environments, mine)))
+    assert {target.split(":")[2] for target in own} == {"iam", "states", "ecs", "sns", "logs", "s3", "rds-db"}
+
+
+@pytest.mark.parametrize(("mine", "other"), [("prod", "prod-eu"), ("prod-eu", "prod")])
+def test_an_environment_reads_and_writes_no_item_of_another(two_environments: tftest.TerraformPlanOutput, mine: str, other: str) -> None:
+    patterns = [k for found in policies(two_environments, mine).values() for s in found.values() for k in leading_keys(s)]
+
+    def allowed(key: str) -> bool:
+        return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+    assert not allowed(f"ENV#{other}")
+    assert not allowed(f"RUN#{other}#some-run")
+    assert allowed(f"ENV#{mine}")
+    assert allowed(f"RUN#{mine}#some-run")
+
+
+@pytest.mark.parametrize("environment", ["prod", "prod-eu"])
+def test_roles_trust_only_their_own_environment(two_environments: tftest.TerraformPlanOutput, environment: str) -> None:
+    prefix = f'module.identity["{environment}"].aws_iam_role.'
+    roles = {a.removeprefix(prefix): r["values"] for a, r in resources(two_environments).items() if a.startswith(prefix)}
+    assert set(roles) == set(ROLES)
+    for word, role in roles.items():
+        (statement,) = statements(role["assume_role_policy"]).values()
+        conditions = statement["Condition"]
+        if word == "warehouse":
+            assert statement["Principal"] == {"AWS": f"arn:aws:iam::123456789012:role/data/x-analytics-{environment}-task"}
+            assert conditions["StringEquals"] == {"aws:RequestTag/environment": environment}
+            continue
+        assert conditions["StringEquals"] == {"aws:SourceAccount": "123456789012"}, word
+        (source,) = (test["aws:SourceArn"] for test in conditions.values() if "aws:SourceArn" in test)
+        if word in ("task", "execution"):
+            # ECS can't be held to more than the account and the region.
+            assert source == "arn:aws:ecs:eu-central-1:123456789012:*"
+        else:
+            mine = re.compile(rf"[:/]analytics-{environment}(-finalize)?(:\*)?$")
+            assert [arn for arn in listed(source) if not mine.search(arn)] == [], word

@@ -1,0 +1,292 @@
+"""Bad input is refused at plan, before any provider is asked, by a message that says what to do."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from terraform.tool import ROOT, Terraform
+
+# One worker runs each case once.
+pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-validations")]
+
+DIGEST = "sha256:" + "0f" * 32
+SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:git-AbCdEf"
+STEP = {"name": "build", "commands": ["build"]}
+
+GOOD: dict[str, Any] = {
+    "name": "analytics",
+    "image": f"registry.example.com:5000/dbt-runner@{DIGEST}",
+    "network": {"subnet_ids": ["subnet-0a"], "security_group_ids": ["sg-0a"]},
+    "environments": {
+        "prod": {
+            "warehouse": {
+                "type": "postgres",
+                "settings": {"host": "db.example.com", "port": 5432, "user": "dbt", "keepalives_idle": 0},
+                "identity": {"method": "rds_iam", "resource_id": "db-ABC123"},
+            },
+            "jobs": {
+                "hourly": {
+                    "schedule": "rate(1 hour)",
+                    "steps": [
+                        {"name": "freshness", "commands": ["source freshness"], "on_failure": "continue", "timeout_seconds": 60},
+                        {"name": "build", "commands": ["dbt build --select tag:hourly", "run-operation grant --args '{a: 1}'"]},
+                    ],
+                },
+                "nightly": {"schedule": "cron(0 3 ? * MON-FRI *)", "timezone": "America/Argentina/Buenos_Aires", "steps": [STEP]},
+                "once": {"schedule": "at(2026-11-22T03:00:00)", "steps": [STEP]},
+            },
+            "env_vars": {"DBT_TARGET_SUFFIX": "x"},
+            "secrets": {"DBT_ENV_SECRET_GIT": f"{SECRET}:token::", "KEY": "arn:aws-cn:ssm:cn-north-1:123456789012:parameter/dbt/key"},
+        },
+        "local_2": {"warehouse": {"type": "duckdb", "settings": {"path": "/tmp/x.duckdb"}}},
+    },
+    "notifications": {"emails": ["team@example.com"]},
+    "iam": {"path": "/data/dbt/", "permissions_boundary": "arn:aws:iam::aws:policy/PowerUserAccess", "name_prefix": "x-"},
+    "kms_key_arn": "arn:aws:kms:eu-central-1:123456789012:key/mrk-1234",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change of the good input that one validation must refuse.
+
+    Attributes:
+        at: where the change is, as a path with dots; a number is an index.
+        value: what stands there instead.
+        message: a part of the message that no other validation has.
+    """
+
+    at: str
+    value: Any
+    message: str
+
+    def variables(self) -> dict[str, Any]:
+        document = copy.deepcopy(GOOD)
+        *parents, last = (int(part) if part.isdigit() else part for part in self.at.split("."))
+        place: Any = document
+        for part in parents:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place[part]
+        place[last] = self.value
+        return document
+
+
+DUCKDB = {"warehouse": {"type": "duckdb"}}
+PROD = "environments.prod"
+HOURLY = f"{PROD}.jobs.hourly"
+FIRST = f"{HOURLY}.steps.0"
+SECRETS_REFUSED = "never hold a secret"
+OWNED = "The runner sets --project-dir"
+
+CASES = [
+    *(Case(f"{HOURLY}.vars", bad, "vars must be a JSON object; write vars = jsonencode") for bad in ("day: x", "[1]", "3")),
+    # name, image, network
+    *(Case("name", bad, "name must be 2 to 28 characters") for bad in ("Analytics", "a", "1st", "data-", "a_b", "n" * 29)),
+    *(
+        Case("image", bad, "must name a digest, not a tag")
+        for bad in ("dbt-runner:latest", "dbt-runner", "dbt-runner@sha256:abc", f"@{DIGEST}", f"dbt-runner@{DIGEST}0")
+    ),
+    Case("network.subnet_ids", [], "at least one subnet"),
+    Case("network.security_group_ids", [], "at least one security group"),
+    Case("network.security_group_ids", [f"sg-{n}" for n in range(6)], "5 security_group_ids"),
+    Case("network.subnet_ids", [f"subnet-{n}" for n in range(17)], "at most 16 subnet_ids"),
+    # environments
+    Case("environments", {}, "at least one environment"),
+    *(
+        Case(f"environments.{bad}", DUCKDB, f"(the name of the closing state machine): {bad}.")
+        for bad in ("Prod", "a#b", "a*", "1a", "a-", "x-finalize")
+    ),
+    Case(f"environments.{'e' * 50}", DUCKDB, "must fit in IAM's 64 characters"),
+    Case("iam.name_prefix", "p" * 41, "must fit in IAM's 64 characters"),
+    # warehouse
+    *(
+        Case(f"{PROD}.warehouse.type", bad, f"not supported yet: prod ({bad}).")
+        for bad in ("snowflake", "redshift", "bigquery", "athena", "mysql")
+    ),
+    *(
+        Case(f"{PROD}.warehouse.settings.{key}", "x", SECRETS_REFUSED)
+        for key in (
+            "password", "PASSWORD", "pass", "passwd", "sslpassword", "token", "Token", "access_token", "refresh_token",
+            "oauth_client_secret", "private_key", "private_key_path", "private_key_passphrase", "passphrase", "passcode",
+            "keyfile", "keyfile_json", "access_key_id", "aws_secret_access_key", "client_secret", "api_key",
+        )
+    ),
+    Case(f"{PROD}.warehouse.identity.token", "x", SECRETS_REFUSED),
+    Case(f"{PROD}.warehouse.settings.password", "x", "remove prod.warehouse: password."),
+    Case(f"{PROD}.warehouse.identity", {"method": "password"}, "warehouse.identity of postgres must be"),
+    Case(f"{PROD}.warehouse.identity", {"resource_id": "db-ABC"}, "warehouse.identity of postgres must be"),
+    Case(f"{PROD}.warehouse.identity.resource_id", "my-database", "warehouse.identity of postgres must be"),
+    Case(f"{PROD}.warehouse.identity.resource_id", "db-*", "warehouse.identity of postgres must be"),
+    *(Case(f"{PROD}.warehouse.settings.user", bad, "must name the database user") for bad in ("*", "a b", None)),
+    # compute
+    Case(f"{PROD}.compute.type", "lambda", "must be fargate"),
+    Case(f"{PROD}.health_check.compute", "lambda", "must be fargate"),
+    Case(f"{PROD}.compute.architecture", "arm64", "must be ARM64 or X86_64"),
+    Case(f"{PROD}.compute.sizes", [], "at least one size"),
+    Case(f"{PROD}.compute.sizes", [{"cpu": 1024, "memory": 1024}], "prod (cpu 1024, memory 1024; with this cpu the memory is one of 2048"),
+    Case(f"{PROD}.compute.sizes", [{"cpu": 1, "memory": 2048}], "prod (cpu 1, memory 2048). cpu is one of"),
+    Case(f"{PROD}.compute.sizes", [{"cpu": 8192, "memory": 17408}], "Fargate has no such compute.sizes"),
+    Case(f"{PROD}.compute.sizes", [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 4096}], "compute.sizes must grow"),
+    # behaviour
+    *(Case(f"{PROD}.retry.max_attempts", bad, "retry.max_attempts must be") for bad in (0, 11, 1.5)),
+    *(Case(f"{PROD}.retry.interval_seconds", bad, "retry.max_attempts must be") for bad in (0, 3601, 1.5)),
+    *(Case(f"{PROD}.retry.backoff_rate", bad, "retry.max_attempts must be") for bad in (0.5, 11)),
+    Case(f"{PROD}.overlap", "wait", "overlap must be skip, queue or fail: prod."),
+    *(Case(f"{PROD}.timeout_seconds", bad, "timeout_seconds of an environment must be") for bad in (299, 31536001, 600.5)),
+    *(Case(f"{PROD}.health_check.timeout_seconds", bad, "health_check.timeout_seconds must be") for bad in (9, 14400, 60.5)),
+    # jobs
+    *(Case(f"{PROD}.jobs.{bad}", {"steps": [STEP]}, f"letter or digit: prod.jobs: {bad}.") for bad in ("Hourly", "-x", "j" * 41)),
+    *(
+        Case(f"{HOURLY}.schedule", bad, f"prod.jobs.hourly ({bad})")
+        for bad in ("hourly", "rate(0 hours)", "rate(1 week)", "cron(0 3 * * *)", "0 3 * * *", "at(tomorrow)", "")
+    ),
+    *(Case(f"{HOURLY}.timezone", bad, "IANA database") for bad in ("", "Europe/Berlin ", "+02:00")),
+    # steps
+    Case(f"{HOURLY}.steps", [], "A job must have 1 to 50 steps"),
+    Case(f"{HOURLY}.steps", [{"name": f"s{n}", "commands": ["build"]} for n in range(51)], "A job must have 1 to 50 steps"),
+    *(Case(f"{FIRST}.name", bad, "A step's name must be 1 to 40") for bad in ("Build", "a b", "", "s" * 41, "a#b", "health_check")),
+    Case(f"{FIRST}.name", "build", "The names of a job's steps must differ: prod.jobs.hourly."),
+    Case(f"{FIRST}.commands", [], "A step must have 1 to 20 commands"),
+    Case(f"{FIRST}.commands", ["build"] * 21, "A step must have 1 to 20 commands"),
+    *(
+        Case(f"{FIRST}.commands", [bad], f"prod.jobs.hourly.freshness ({bad})")
+        for bad in ("deps", "retry", "clean", "bash -c x", "docs serve", "docs", "source", "builds", "", "dbt", "echo build")
+    ),
+    *(Case(f"{FIRST}.commands", [bad], "must be one line of at most") for bad in ("build\nrun", "build \u0000", "build " + "x" * 8192)),
+    *(
+        Case(f"{FIRST}.commands", [bad], f"prod.jobs.hourly.freshness ({bad})")
+        for bad in ("build --target prod", "build -tprod", "build --vars '{a: 1}'", "build --profiles-dir=/tmp")
+    ),
+    *(Case(f"{FIRST}.on_failure", bad, "on_failure must be fail or continue") for bad in ("ignore", "")),
+    *(Case(f"{FIRST}.timeout_seconds", bad, "A step's timeout_seconds must be") for bad in (0, 14400, 1.5)),
+    # environment variables
+    *(
+        Case(f"{PROD}.{where}.{name}", SECRET, f"which the runner and AWS set: prod: {name}.")
+        for where in ("env_vars", "secrets")
+        for name in ("DBT_RUNNER_TABLE", "AWS_REGION", "A-B", "1A")
+    ),
+    *(
+        Case(f"{PROD}.env_vars.{name}", "x", f"prod.env_vars: {name}.")
+        for name in ("DBT_ENV_SECRET_X", "PGPASSWORD", "GIT_TOKEN", "db_pass")
+    ),
+    Case(f"{PROD}.secrets.DBT_TARGET_SUFFIX", SECRET, "not in both: prod: DBT_TARGET_SUFFIX."),
+    *(
+        Case(f"{PROD}.secrets.KEY", bad, "must be ARNs of Secrets Manager secrets")
+        for bad in ("hunter2", f"{SECRET}*", "arn:aws:s3:::bucket/key")
+    ),
+    # audit, notifications, iam, kms_key_arn
+    *(
+        Case(f"audit.{field}", bad, "must be whole numbers of days")
+        for field in ("runs_retention_days", "noncurrent_retention_days", "incomplete_upload_days")
+        for bad in (-1, 1.5)
+    ),
+    Case("audit.log_retention_days", 10, "audit.log_retention_days must be one of"),
+    *(Case("notifications.emails", [bad], f"team@example.com: {bad}.") for bad in ("team", "a@b", "a b@example.com")),
+    *(Case("iam.path", bad, "iam.path must begin and end with a slash") for bad in ("data", "/data", "data/", "//")),
+    Case("iam.name_prefix", "a b", "iam.name_prefix may hold"),
+    Case("iam.permissions_boundary", "boundary", "must be the ARN of a managed policy"),
+    *(Case("kms_key_arn", bad, "must be the ARN of a key") for bad in ("alias/dbt", "arn:aws:kms:eu-central-1:123456789012:alias/dbt", "")),
+]  # fmt: skip
+
+
+class Variables:
+    """A folder that holds the root's variables.tf and nothing else, and what a plan of it said."""
+
+    def __init__(self, terraform: Terraform, folder: Path) -> None:
+        self._terraform = terraform
+        self._folder = folder
+        self._said: dict[str, list[str]] = {}
+
+    def errors(self, variables: Mapping[str, Any]) -> list[str]:
+        """The details of the errors of a plan with these variables."""
+        given = json.dumps(variables, sort_keys=True)
+        if given not in self._said:
+            (self._folder / "case.tfvars.json").write_text(given)
+            done = self._terraform.run(self._folder, "plan", "-input=false", "-json", "-var-file=case.tfvars.json")
+            events = [json.loads(line) for line in done.stdout.splitlines()]
+            said = [e["diagnostic"] for e in events if e.get("type") == "diagnostic" and e["diagnostic"]["severity"] == "error"]
+            assert bool(said) == (done.returncode != 0), done.stdout + done.stderr
+            self._said[given] = [d.get("detail", d["summary"]) for d in said]
+        return self._said[given]
+
+    def console(self, expression: str) -> Any:
+        """The value of an expression, such as a local."""
+        (self._folder / "case.tfvars.json").write_text(json.dumps(GOOD))
+        said = self._terraform.check(self._folder, "console", "-var-file=case.tfvars.json", stdin=f"jsonencode({expression})\n")
+        return json.loads(json.loads(said))
+
+
+@pytest.fixture(scope="module")
+def variables(offline: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Variables:
+    folder = tmp_path_factory.mktemp("variables")
+    shutil.copyfile(ROOT / "variables.tf", folder / "variables.tf")
+    return Variables(offline, folder)
+
+
+def test_good_input_is_accepted(variables: Variables) -> None:
+    assert variables.errors(GOOD) == []
+
+
+def test_what_is_not_given_has_a_default(variables: Variables) -> None:
+    required = {key: GOOD[key] for key in ("name", "image", "network")}
+    assert variables.errors(required | {"environments": {"dev": DUCKDB}}) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.at}={str(case.value)[:40]!r}")
+def test_bad_input_is_refused_with_advice(variables: Variables, case: Case) -> None:
+    errors = variables.errors(case.variables())
+    assert any(case.message in error for error in errors), errors
+
+
+def test_every_validation_is_tripped_by_a_case(variables: Variables) -> None:
+    lines = (ROOT / "variables.tf").read_text().splitlines()
+    rules = {number for number, line in enumerate(lines, start=1) if re.match(r"\s*validation \{", line)}
+    checked = re.compile(r"validation rule at variables\.tf:(\d+),")
+    tripped = {int(line) for case in CASES for error in variables.errors(case.variables()) for line in checked.findall(error)}
+    assert rules
+    assert rules - tripped == set(), "no case trips the validations at these lines of variables.tf"
+
+
+@pytest.mark.parametrize("wrong", ["environments.prod.warehouse.settings.password", "environments.prod.secrets.KEY"])
+def test_a_secret_given_by_mistake_is_not_printed(variables: Variables, wrong: str) -> None:
+    errors = variables.errors(Case(wrong, "hunter2-the-secret", "").variables())
+    assert errors
+    assert "hunter2" not in "".join(errors)
+
+
+# The commands that Terraform accepts are those that the runner runs.
+
+
+def test_known_commands_are_the_runners(variables: Variables) -> None:
+    from dbt_runner.request import VERBS
+
+    assert sorted(variables.console("local.dbt_commands")) == sorted(" ".join(verb) for verb in VERBS)
+
+
+def test_every_command_of_the_runner_is_accepted(variables: Variables) -> None:
+    commands = [f"{name} --select x" for name in variables.console("local.dbt_commands")]
+    assert variables.errors(Case(f"{FIRST}.commands", commands, "").variables()) == []
+
+
+def test_flags_that_the_runner_owns_are_refused_by_both(variables: Variables) -> None:
+    from dbt_runner.errors import TypedError
+    from dbt_runner.request import parse_command
+
+    flags = variables.console("local.owned_flags")
+    assert "--vars" in flags
+    written = [(f"build {f} x", f"build {f}=x" if f.startswith("--") else f"build {f}x", f"build --select a '{f}' x") for f in flags]
+    for commands in zip(*written, strict=True):
+        (refusal,) = variables.errors(Case(f"{FIRST}.commands", commands, "").variables())
+        assert OWNED in refusal
+        assert [c for c in commands if f"({c})" not in refusal] == []
+        for command in commands:
+            with pytest.raises(TypedError):
+                parse_command(command, "commands")

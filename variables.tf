@@ -1,0 +1,548 @@
+# The interface. Validations refer to variables and to the constants below, to nothing else: a mistake is found before any
+# provider is asked. Every list of offenders in a message names them by their path in the variable.
+
+locals {
+  # Keys that would hold a secret, or point to one in a file. CONFIG, where settings end up, is readable by every caller.
+  secret_key_pattern = "(?i)(password|passwd|passphrase|passcode|private_key|access_key|api_key|keyfile)|(^|[_-])(pass|pwd|token|secret)$"
+
+  # Of environments, of jobs and steps, and of what else a message names again.
+  environment_pattern      = "^[a-z]([a-z0-9_-]*[a-z0-9])?$"
+  name_pattern             = "^[a-z0-9][a-z0-9_-]{0,39}$"
+  timezone_pattern         = "^[A-Za-z][A-Za-z0-9_+/-]{0,49}$"
+  env_var_pattern          = "^[A-Za-z_][A-Za-z0-9_]*$"
+  reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_)"
+  email_pattern            = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"
+
+  # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
+  schedule_pattern = "^(rate\\([1-9][0-9]* (minute|hour|day)s?\\)|cron\\((\\S+ ){5}\\S+\\)|at\\(\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}\\))$"
+
+  # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
+  rds_resource_pattern = "^(db|cluster|prx)-[A-Za-z0-9]+$"
+
+  # A reference to a secret may name a JSON key, a stage and a version at its end.
+  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
+  secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?\\s]+)$"
+
+  # What the runner accepts, as in runner/src/dbt_runner. A command is split like a shell would and never given to a shell.
+  dbt_commands = [
+    "build", "clone", "compile", "docs generate", "list", "ls", "parse", "run", "run-operation", "seed", "show", "snapshot",
+    "source freshness", "test",
+  ]
+  dbt_command_pattern = "^\\s*(?:dbt\\s+)?(?:${join("|", [for c in local.dbt_commands : replace(c, " ", "\\s+")])})(\\s|$)"
+
+  # Flags that the runner sets itself: those that are worth finding at plan. The runner has the last word, by its own parser.
+  owned_flags        = ["--project-dir", "--profiles-dir", "--profile", "--target", "-t", "--target-path", "--log-path", "--vars"]
+  owned_flag_pattern = "(?:^|\\s)[\"']?(?:(?:${join("|", [for f in local.owned_flags : f if startswith(f, "--")])})(?:=|\\s|[\"']|$)|(?:${join("|", [for f in local.owned_flags : f if !startswith(f, "--")])}))"
+
+  # CPU units and the MiB of memory that go with them.
+  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
+  fargate_memory = tomap({
+    256   = [512, 1024, 2048]
+    512   = range(1024, 4096 + 1, 1024)
+    1024  = range(2048, 8192 + 1, 1024)
+    2048  = range(4096, 16384 + 1, 1024)
+    4096  = range(8192, 30720 + 1, 1024)
+    8192  = range(16384, 61440 + 1, 4096)
+    16384 = range(32768, 122880 + 1, 8192)
+  })
+
+  # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html, and 0 for ever
+  log_retention_days = [0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653]
+}
+
+variable "name" {
+  description = "Name of the deployment. Every resource's name begins with it (docs/architecture.md lists them)."
+  type        = string
+  nullable    = false
+
+  # The bucket is the tightest: <name>-audit-<account, 12>-<region, at most 15>, in 63 characters.
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,26}[a-z0-9]$", var.name))
+    error_message = "name must be 2 to 28 characters of a-z, 0-9 and hyphen, begin with a letter and not end with a hyphen: the bucket <name>-audit-<account>-<region> must fit in 63 characters."
+  }
+}
+
+variable "image" {
+  description = "The runner's image, by digest: <repository>@sha256:<64 hex digits>. An image in ECR is pulled with a permission for exactly its repository."
+  type        = string
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^[^\\s@]+@sha256:[0-9a-f]{64}$", var.image))
+    error_message = "image must name a digest, not a tag: <repository>@sha256:<64 hex digits>. A tag can be moved after it was reviewed; docker buildx imagetools inspect <image>:<tag> shows its digest."
+  }
+}
+
+variable "network" {
+  description = "Where the containers run. They need a way out to the warehouse and to AWS's APIs (NAT gateway, VPC endpoints or assign_public_ip), and nothing in."
+  type = object({
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
+    assign_public_ip   = optional(bool, false)
+  })
+  nullable = false
+
+  validation {
+    condition     = length(var.network.subnet_ids) > 0
+    error_message = "network.subnet_ids must name at least one subnet, better two in different availability zones."
+  }
+
+  validation {
+    condition     = length(var.network.security_group_ids) > 0
+    error_message = "network.security_group_ids must name at least one security group. The runner needs no ingress; egress to 443 and to the warehouse's port is enough."
+  }
+
+  # AWS's limits of an awsvpc configuration.
+  validation {
+    condition     = length(var.network.subnet_ids) <= 16 && length(var.network.security_group_ids) <= 5
+    error_message = "network takes at most 16 subnet_ids and 5 security_group_ids: that is ECS's limit."
+  }
+}
+
+variable "environments" {
+  description = <<-EOT
+    The environments (dev, staging, prod), each with its own roles, state machines, cluster and task definition.
+
+    warehouse.settings  the connection as the dbt adapter names it; numbers may be given as numbers. No secrets.
+    warehouse.identity  how the warehouse knows the runner. postgres: { method = "rds_iam", resource_id = "db-..." }.
+    compute.sizes       the first is used; a run that is out of memory moves on to the next.
+    timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
+    overlap             what a run does while another holds the environment: skip, queue or fail.
+    jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
+    env_vars            plain values. Secrets go to `secrets`: the variable's name and the ARN of a Secrets Manager secret or an SSM
+                        parameter, encrypted with an AWS-managed key or with `kms_key_arn`.
+  EOT
+  type = map(object({
+    warehouse = object({
+      type     = string
+      settings = optional(map(string), {})
+      identity = optional(map(string), {})
+    })
+    compute = optional(object({
+      type         = optional(string, "fargate")
+      sizes        = optional(list(object({ cpu = number, memory = number })), [{ cpu = 1024, memory = 4096 }])
+      spot         = optional(bool, true)
+      architecture = optional(string, "ARM64")
+    }), {})
+    health_check = optional(object({
+      enabled         = optional(bool, true)
+      compute         = optional(string, "fargate")
+      timeout_seconds = optional(number, 60)
+    }), {})
+    retry = optional(object({
+      max_attempts     = optional(number, 3)
+      interval_seconds = optional(number, 30)
+      backoff_rate     = optional(number, 2)
+    }), {})
+    overlap         = optional(string, "skip")
+    timeout_seconds = optional(number, 14400)
+    jobs = optional(map(object({
+      schedule     = optional(string)
+      timezone     = optional(string, "UTC")
+      enabled      = optional(bool, true)
+      vars         = optional(string, "{}")
+      full_refresh = optional(bool, false)
+      steps = list(object({
+        name            = string
+        commands        = list(string)
+        on_failure      = optional(string, "fail")
+        timeout_seconds = optional(number)
+      }))
+    })), {})
+    env_vars = optional(map(string), {})
+    secrets  = optional(map(string), {})
+  }))
+  nullable = false
+
+  validation {
+    condition     = length(var.environments) > 0
+    error_message = "environments must hold at least one environment, for example { prod = { warehouse = {...}, jobs = {...} } }."
+  }
+
+  # The key is part of partition keys that IAM fences with RUN#<env>#*, so it must hold no # and no wildcard.
+  validation {
+    condition = alltrue([
+      for env in keys(var.environments) : can(regex(local.environment_pattern, env)) && !endswith(env, "-finalize")
+    ])
+    error_message = "The keys of environments must be of a-z, 0-9, hyphen and underscore, begin with a letter, end with a letter or digit, and not end with -finalize (the name of the closing state machine): ${join(", ", [
+      for env in keys(var.environments) : env if !can(regex(local.environment_pattern, env)) || endswith(env, "-finalize")
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for env in keys(var.environments) : length("${var.iam.name_prefix}${var.name}-${env}-execution") <= 64])
+    error_message = "The roles <iam.name_prefix><name>-<environment>-execution must fit in IAM's 64 characters; shorten name, iam.name_prefix or the key of: ${join(", ", [
+      for env in keys(var.environments) : env if length("${var.iam.name_prefix}${var.name}-${env}-execution") > 64
+    ])}."
+  }
+
+  # Warehouse
+
+  validation {
+    condition = alltrue([for env, e in var.environments : contains(["duckdb", "postgres"], e.warehouse.type)])
+    error_message = "warehouse.type must be postgres, or duckdb for the local stack and tests only. snowflake, redshift, bigquery and athena are not supported yet: ${join(", ", [
+      for env, e in var.environments : "${env} (${e.warehouse.type})" if !contains(["duckdb", "postgres"], e.warehouse.type)
+    ])}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for key in concat(keys(e.warehouse.settings), keys(e.warehouse.identity)) : can(regex(local.secret_key_pattern, key))]
+    ]))
+    error_message = "warehouse.settings and warehouse.identity never hold a secret or the path of one; remove ${join(", ", flatten([
+      for env, e in var.environments : [for key in concat(keys(e.warehouse.settings), keys(e.warehouse.identity)) : "${env}.warehouse: ${key}" if can(regex(local.secret_key_pattern, key))]
+    ]))}. Let the warehouse trust the runner's AWS identity instead, for postgres identity = { method = \"rds_iam\", resource_id = \"db-...\" }; a secret that the dbt project itself reads goes to `secrets`, by its ARN."
+  }
+
+  validation {
+    condition = alltrue([
+      for e in var.environments : e.warehouse.type != "postgres" || length(e.warehouse.identity) == 0 || (
+        try(e.warehouse.identity.method == "rds_iam", false) && can(regex(local.rds_resource_pattern, e.warehouse.identity.resource_id))
+      )
+    ])
+    error_message = "warehouse.identity of postgres must be { method = \"rds_iam\", resource_id = \"db-...\", \"cluster-...\" or \"prx-...\" } (the DbiResourceId, DbClusterResourceId or the last part of the proxy's ARN, not the instance's name): ${join(", ", [
+      for env, e in var.environments : env if e.warehouse.type == "postgres" && length(e.warehouse.identity) > 0 && !(
+        try(e.warehouse.identity.method == "rds_iam", false) && can(regex(local.rds_resource_pattern, e.warehouse.identity.resource_id))
+      )
+    ])}."
+  }
+
+  # The user is part of the ARN in the rds-db:connect statement: a wildcard in it would let the runner in as anybody.
+  validation {
+    condition = alltrue([
+      for e in var.environments : !can(e.warehouse.identity.method) || can(regex("^[^*?/\\s]+$", e.warehouse.settings.user))
+    ])
+    error_message = "warehouse.settings.user must name the database user that the runner connects as, without *, ?, / or blanks, wherever identity.method is set: ${join(", ", [
+      for env, e in var.environments : env if can(e.warehouse.identity.method) && !can(regex("^[^*?/\\s]+$", e.warehouse.settings.user))
+    ])}."
+  }
+
+  # Compute
+
+  validation {
+    condition = alltrue([for e in var.environments : e.compute.type == "fargate" && e.health_check.compute == "fargate"])
+    error_message = "compute.type and health_check.compute must be fargate, the only one supported yet: ${join(", ", [
+      for env, e in var.environments : env if e.compute.type != "fargate" || e.health_check.compute != "fargate"
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : contains(["ARM64", "X86_64"], e.compute.architecture)])
+    error_message = "compute.architecture must be ARM64 or X86_64, the one that the image was built for: ${join(", ", [
+      for env, e in var.environments : env if !contains(["ARM64", "X86_64"], e.compute.architecture)
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : length(e.compute.sizes) > 0])
+    error_message = "compute.sizes must hold at least one size, for example [{ cpu = 1024, memory = 4096 }]: ${join(", ", [
+      for env, e in var.environments : env if length(e.compute.sizes) == 0
+    ])}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for s in e.compute.sizes : contains(lookup(local.fargate_memory, s.cpu, []), s.memory)]
+    ]))
+    error_message = "Fargate has no such compute.sizes: ${join(", ", flatten([
+      for env, e in var.environments : [for s in e.compute.sizes : "${env} (cpu ${s.cpu}, memory ${s.memory}${length(lookup(local.fargate_memory, s.cpu, [])) > 0 ? "; with this cpu the memory is one of ${join(" ", local.fargate_memory[s.cpu])}" : ""})" if !contains(lookup(local.fargate_memory, s.cpu, []), s.memory)]
+    ]))}. cpu is one of ${join(" ", sort(keys(local.fargate_memory)))}, in units; memory is in MiB."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for i, s in e.compute.sizes : i == 0 ? true : s.memory > e.compute.sizes[i - 1].memory]
+    ]))
+    error_message = "compute.sizes must grow: an attempt that ran out of memory is repeated with the next size, which must have more of it: ${join(", ", [
+      for env, e in var.environments : env if anytrue([for i, s in e.compute.sizes : i == 0 ? false : s.memory <= e.compute.sizes[i - 1].memory])
+    ])}."
+  }
+
+  # Behaviour
+
+  validation {
+    condition = alltrue([
+      for r in values(var.environments)[*].retry : contains(range(1, 11), r.max_attempts) && r.backoff_rate >= 1 && r.backoff_rate <= 10
+      && r.interval_seconds >= 1 && r.interval_seconds <= 3600 && floor(r.interval_seconds) == r.interval_seconds
+    ])
+    error_message = "retry.max_attempts must be a whole number from 1 (no retry) to 10, interval_seconds a whole number from 1 to 3600, backoff_rate from 1 to 10."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : contains(["skip", "queue", "fail"], e.overlap)])
+    error_message = "overlap must be skip, queue or fail: ${join(", ", [
+      for env, e in var.environments : env if !contains(["skip", "queue", "fail"], e.overlap)
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([
+      for e in var.environments : e.timeout_seconds >= 300 && e.timeout_seconds <= 31536000 && floor(e.timeout_seconds) == e.timeout_seconds
+    ])
+    error_message = "timeout_seconds of an environment must be a whole number from 300 to 31536000, a year: ${join(", ", [
+      for env, e in var.environments : env if e.timeout_seconds < 300 || e.timeout_seconds > 31536000 || floor(e.timeout_seconds) != e.timeout_seconds
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([
+      for e in var.environments : e.health_check.timeout_seconds >= 10 && e.health_check.timeout_seconds < e.timeout_seconds && floor(e.health_check.timeout_seconds) == e.health_check.timeout_seconds
+    ])
+    error_message = "health_check.timeout_seconds must be a whole number of at least 10 and less than the environment's timeout_seconds: ${join(", ", [
+      for env, e in var.environments : env if e.health_check.timeout_seconds < 10 || e.health_check.timeout_seconds >= e.timeout_seconds || floor(e.health_check.timeout_seconds) != e.health_check.timeout_seconds
+    ])}."
+  }
+
+  # Jobs
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for job in keys(e.jobs) : can(regex(local.name_pattern, job))]
+    ]))
+    error_message = "A job's name must be 1 to 40 characters of a-z, 0-9, hyphen and underscore and begin with a letter or digit: ${join(", ", flatten([
+      for env, e in var.environments : [for job in keys(e.jobs) : "${env}.jobs: ${job}" if !can(regex(local.name_pattern, job))]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([for e in var.environments : [for j in e.jobs : j.schedule == null ? true :
+      can(regex(local.schedule_pattern, j.schedule))
+    ]]))
+    error_message = "A job's schedule must be rate(<n> minutes|hours|days), cron(<minutes> <hours> <day of month> <month> <day of week> <year>) or at(yyyy-mm-ddThh:mm:ss), or be left out for a job that is started by hand: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.schedule})" if j.schedule != null && !can(regex(local.schedule_pattern, j.schedule))]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : can(regex(local.timezone_pattern, j.timezone))]
+    ]))
+    error_message = "A job's timezone must be a name of the IANA database such as UTC or Europe/Berlin: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.timezone})" if !can(regex(local.timezone_pattern, j.timezone))]
+    ]))}."
+  }
+
+  # Steps
+
+  # Limits of steps as in runner/src/dbt_runner/request.schema.json.
+  validation {
+    condition = alltrue(flatten([for e in var.environments : [for j in e.jobs : length(j.steps) >= 1 && length(j.steps) <= 50]]))
+    error_message = "A job must have 1 to 50 steps, for example steps = [{ name = \"build\", commands = [\"build\"] }]: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job}" if length(j.steps) < 1 || length(j.steps) > 50]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : can(regex(local.name_pattern, s.name)) && s.name != "health_check"]]
+    ]))
+    error_message = "A step's name must be 1 to 40 characters of a-z, 0-9, hyphen and underscore, begin with a letter or digit, and not be health_check, which the audit uses itself: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : "${env}.jobs.${job}: ${s.name}" if !can(regex(local.name_pattern, s.name)) || s.name == "health_check"]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : length(distinct([for s in j.steps : s.name])) == length(j.steps)]
+    ]))
+    error_message = "The names of a job's steps must differ: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job}" if length(distinct([for s in j.steps : s.name])) != length(j.steps)]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : length(s.commands) >= 1 && length(s.commands) <= 20]]
+    ]))
+    error_message = "A step must have 1 to 20 commands, for example commands = [\"build --select tag:hourly\"]: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : "${env}.jobs.${job}.${s.name}" if length(s.commands) < 1 || length(s.commands) > 20]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : [for c in s.commands : can(regex(local.dbt_command_pattern, c))]]]
+    ]))
+    error_message = "A command must begin with one of ${join(", ", local.dbt_commands)}: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : [for c in s.commands : "${env}.jobs.${job}.${s.name} (${c})" if !can(regex(local.dbt_command_pattern, c))]]]
+    ]))}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : [for c in s.commands : can(regex("[[:cntrl:]]", c)) || length(c) > 8192]]]
+    ]))
+    error_message = "A command must be one line of at most 8192 characters, without control characters; write several commands as several elements: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : "${env}.jobs.${job}.${s.name}" if anytrue([for c in s.commands : can(regex("[[:cntrl:]]", c)) || length(c) > 8192])]]
+    ]))}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : [for c in s.commands : can(regex(local.owned_flag_pattern, c))]]]
+    ]))
+    error_message = "The runner sets ${join(", ", local.owned_flags)} itself; remove them. Vars have their own field, vars, and the target is the environment: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : [for c in s.commands : "${env}.jobs.${job}.${s.name} (${c})" if can(regex(local.owned_flag_pattern, c))]]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for job in e.jobs : can(keys(jsondecode(job.vars)))]
+    ]))
+    error_message = "A job's vars must be a JSON object; write vars = jsonencode({ ... }): ${join(", ", flatten([
+      for env, e in var.environments : [for name, job in e.jobs : "${env}.${name}" if !can(keys(jsondecode(job.vars)))]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : [for s in j.steps : contains(["fail", "continue"], s.on_failure)]]
+    ]))
+    error_message = "A step's on_failure must be fail or continue: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : "${env}.jobs.${job}.${s.name} (${s.on_failure})" if !contains(["fail", "continue"], s.on_failure)]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([for e in var.environments : [for j in e.jobs : [for s in j.steps : s.timeout_seconds == null ? true :
+      s.timeout_seconds >= 1 && s.timeout_seconds < e.timeout_seconds && floor(s.timeout_seconds) == s.timeout_seconds
+    ]]]))
+    error_message = "A step's timeout_seconds must be a whole number of at least 1 and less than the environment's timeout_seconds, which ends the whole run: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : [for s in j.steps : "${env}.jobs.${job}.${s.name} (${s.timeout_seconds})" if s.timeout_seconds == null ? false : s.timeout_seconds < 1 || s.timeout_seconds >= e.timeout_seconds || floor(s.timeout_seconds) != s.timeout_seconds]]
+    ]))}."
+  }
+
+  # Environment variables of the container
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : can(regex(local.env_var_pattern, key)) && !can(regex(local.reserved_env_var_pattern, key))]
+    ]))
+    error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_ or AWS_, which the runner and AWS set: ${join(", ", flatten([
+      for env, e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}" if !can(regex(local.env_var_pattern, key)) || can(regex(local.reserved_env_var_pattern, key))]
+    ]))}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for key in keys(e.env_vars) : startswith(key, "DBT_ENV_SECRET_") || can(regex(local.secret_key_pattern, key))]
+    ]))
+    error_message = "env_vars are plain text in the task definition and in the audit table. Move to `secrets`, with the ARN of a Secrets Manager secret or an SSM parameter as the value: ${join(", ", flatten([
+      for env, e in var.environments : [for key in keys(e.env_vars) : "${env}.env_vars: ${key}" if startswith(key, "DBT_ENV_SECRET_") || can(regex(local.secret_key_pattern, key))]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : length(setintersection(keys(e.env_vars), keys(e.secrets))) == 0])
+    error_message = "A name may stand in env_vars or in secrets, not in both: ${join(", ", flatten([
+      for env, e in var.environments : [for key in setintersection(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}"]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for arn in values(e.secrets) : can(regex(local.secret_arn_pattern, arn))]
+    ]))
+    error_message = "The values of secrets must be ARNs of Secrets Manager secrets (arn:aws:secretsmanager:...:secret:...) or SSM parameters (arn:aws:ssm:...:parameter/...), never the secret itself: ${join(", ", flatten([
+      for env, e in var.environments : [for key, arn in e.secrets : "${env}.secrets: ${key}" if !can(regex(local.secret_arn_pattern, arn))]
+    ]))}."
+  }
+}
+
+variable "audit" {
+  description = <<-EOT
+    The audit store. Days of 0 keep for ever.
+
+    deletion_protection        of the table; force_destroy deletes the bucket with what is in it.
+    runs_retention_days        artifacts of runs (runs/) expire after this; releases never do.
+    noncurrent_retention_days  overwritten and expired objects stay recoverable for this long.
+    incomplete_upload_days     uploads that broke off are removed after this.
+    log_retention_days         of the log groups.
+  EOT
+  type = object({
+    force_destroy             = optional(bool, false)
+    deletion_protection       = optional(bool, true)
+    runs_retention_days       = optional(number, 0)
+    noncurrent_retention_days = optional(number, 0)
+    incomplete_upload_days    = optional(number, 7)
+    log_retention_days        = optional(number, 90)
+  })
+  nullable = false
+  default  = {}
+
+  validation {
+    condition = alltrue([
+      for days in [var.audit.runs_retention_days, var.audit.noncurrent_retention_days, var.audit.incomplete_upload_days] : days >= 0 && floor(days) == days
+    ])
+    error_message = "audit.runs_retention_days, noncurrent_retention_days and incomplete_upload_days must be whole numbers of days; 0 keeps for ever."
+  }
+
+  validation {
+    condition     = contains(local.log_retention_days, var.audit.log_retention_days)
+    error_message = "audit.log_retention_days must be one of CloudWatch's: ${join(", ", local.log_retention_days)} (0 keeps for ever)."
+  }
+}
+
+variable "notifications" {
+  description = "Who is told about failed runs. Every environment has a topic of its own; each address must confirm the subscription once for each."
+  type = object({
+    emails = optional(list(string), [])
+  })
+  nullable = false
+  default  = {}
+
+  validation {
+    condition = alltrue([for address in var.notifications.emails : can(regex(local.email_pattern, address))])
+    error_message = "notifications.emails must be addresses such as team@example.com: ${join(", ", [
+      for address in var.notifications.emails : address if !can(regex(local.email_pattern, address))
+    ])}."
+  }
+}
+
+variable "iam" {
+  description = "Path, permissions boundary (ARN) and name prefix of every role."
+  type = object({
+    path                 = optional(string, "/")
+    permissions_boundary = optional(string)
+    name_prefix          = optional(string, "")
+  })
+  nullable = false
+  default  = {}
+
+  validation {
+    condition     = can(regex("^/([A-Za-z0-9+=,.@_-]+/)*$", var.iam.path))
+    error_message = "iam.path must begin and end with a slash, for example / or /data/dbt/."
+  }
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9+=,.@_-]*$", var.iam.name_prefix))
+    error_message = "iam.name_prefix may hold letters, digits and + = , . @ _ - only."
+  }
+
+  validation {
+    condition     = var.iam.permissions_boundary == null ? true : can(regex("^arn:[a-z-]+:iam::(\\d{12}|aws):policy/\\S+$", var.iam.permissions_boundary))
+    error_message = "iam.permissions_boundary must be the ARN of a managed policy (arn:aws:iam::<account>:policy/...), or be left out."
+  }
+}
+
+variable "kms_key_arn" {
+  description = <<-EOT
+    A KMS key of your own for the table, the bucket, the topics and the log groups; null uses keys that AWS manages. Its key policy
+    must let logs.<region>.amazonaws.com use it; the roles of this module get their permissions from their own policies.
+  EOT
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:\\d{12}:key/\\S+$", var.kms_key_arn))
+    error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:<region>:<account>:key/...), not an alias or an id."
+  }
+}
+
+variable "tags" {
+  description = "Tags of every resource that takes tags."
+  type        = map(string)
+  nullable    = false
+  default     = {}
+}
