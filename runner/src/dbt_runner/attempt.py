@@ -1,0 +1,227 @@
+"""One attempt from its first read to its outcome: the container's work, in the order of the modules."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbt_runner import __version__, audit, identity, outcome, profile, release, request
+from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.events import CommandResult, StepReport, WorkerSpec
+from dbt_runner.interrupts import Interrupts
+from dbt_runner.logs import JsonLog
+from dbt_runner.outcome import Outcome
+from dbt_runner.request import AttemptKey, AttemptRequest
+from dbt_runner.store import Store, StoredObject, now
+from dbt_runner.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from mypy_boto3_sts import STSClient
+
+
+class Attempt:
+    """Runs one attempt of a step, or the health check (position 0).
+
+    Args:
+        store: the audit store, with the task role's rights.
+        sts: makes a client of STS; called only where the warehouse wants a token.
+        environment: the container's environment variables.
+    """
+
+    def __init__(self, store: Store, sts: Callable[[], STSClient], environment: Mapping[str, str]) -> None:
+        self._store = store
+        self._sts = sts
+        self._environment = environment
+        self._report = StepReport()
+        self._artifacts: Sequence[StoredObject] = ()
+        self._request: AttemptRequest | None = None
+        self._interrupts = Interrupts()
+
+    def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
+        """Does the work and returns the exit code. The outcome is in the table before this returns.
+
+        Args:
+            environment: the environment's name.
+            run_key: the run item's sort key.
+            position: the step's place in the run, from 1; 0 for the health check.
+            attempt: from 1.
+        """
+        started_at, started = now(), time.monotonic()
+        log = JsonLog({"environment": environment, "run_key": run_key, "step": position, "attempt": attempt})
+        with self._interrupts:
+            try:
+                with self._interrupts.raising():
+                    key, item = request.locate(self._store, environment, run_key, position, attempt)
+            except TypedError as exc:
+                # Without a run there is nothing to write the outcome to: the exit code has to say it.
+                log.error(str(exc), why=exc.why)
+                return exc.kind.exit_code
+            log = JsonLog({"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt})
+            result = self._outcome(key, item, log)
+            try:
+                self._record(key, result, log, started_at, time.monotonic() - started)
+            except Exception as exc:
+                # The exit code is the last way to say it; it must not say that all is well.
+                log.error("the outcome could not be written", error=repr(exc))
+                return result.exit_code or RUNNER_ERROR.exit_code
+        return result.exit_code
+
+    def _outcome(self, key: AttemptKey, item: Mapping[str, object], log: JsonLog) -> Outcome:
+        work = Path(tempfile.mkdtemp(prefix="dbt-runner-"))
+        try:
+            with self._interrupts.raising():
+                self._request = request.load(self._store, key, dict(item))
+                request.check_lock(self._store, self._request)
+            if self._request.step is None:
+                return self._check(self._request, work, log)
+            return self._step(self._request, self._request.step, work, log)
+        except TypedError as exc:
+            return outcome.from_error(exc, self._report)
+        except Exception as exc:
+            log.error("the runner failed", error=repr(exc))
+            unexpected = TypedError(RUNNER_ERROR, f"{type(exc).__name__}: {exc}", "an exception that the runner does not expect")
+            return outcome.from_error(unexpected, self._report)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _step(self, asked: AttemptRequest, step: request.Step, work: Path, log: JsonLog) -> Outcome:
+        log.info("fetching release", release=asked.release)
+        with self._interrupts.raising():
+            project = release.fetch(self._store, asked.release, work / "project").project
+        target = work / "target"
+        target.mkdir()
+        spec = _spec(asked, work, project, target)
+        spec = replace(
+            spec,
+            commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
+            executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
+        )
+        with audit.NodeWriter(self._store, asked.key, log) as writer, self._credentials(asked, work, log) as extra:
+            environment = {**identity.worker_environment(self._environment, work), **extra}
+            supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds)
+            self._report = supervisor.run(spec)
+        self._artifacts = audit.upload_artifacts(self._store, asked, target)
+        return outcome.classify(self._report, step.commands)
+
+    def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
+        with self._interrupts.raising():
+            release.find(self._store, asked.release)
+        project = work / "project"
+        project.mkdir()
+        spec = replace(_spec(asked, work, project, work), probe=True)
+        with self._credentials(asked, work, log) as extra:
+            environment = {**identity.worker_environment(self._environment, work), **extra}
+            supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, asked.config.health_check_timeout_seconds)
+            self._report = supervisor.run(spec)
+        return outcome.classify_probe(self._report)
+
+    @contextlib.contextmanager
+    def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
+        profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
+        if not identity.needs_password_file(asked):
+            yield {}
+            return
+        path = work / "pgpass"
+        with identity.PasswordFile(asked, self._sts(), path, log):
+            yield {"PGPASSFILE": str(path)}
+
+    def _record(self, key: AttemptKey, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
+        asked = self._request
+        evidence = audit.Evidence(
+            started_at=started_at,
+            ended_at=now(),
+            seconds=seconds,
+            commands=[command.text for command in asked.step.commands] if asked and asked.step else [],
+            results=_reported(self._report),
+            artifacts=self._artifacts,
+            peak_memory_mib=self._report.peak_memory_mib,
+            versions=_versions(asked),
+            compute=asked.config.compute["type"] if asked else "",
+        )
+        self._store.put(audit.outcome_item(key, result, evidence))
+        if result.error:
+            log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
+        else:
+            log.info("succeeded", counts=dict(result.counts), seconds=round(seconds, 3))
+
+
+def _spec(asked: AttemptRequest, work: Path, project: Path, target: Path) -> WorkerSpec:
+    profiles = str(work / "profiles")
+    return WorkerSpec(
+        events_fd=-1,
+        commands=[],
+        executing=[],
+        arguments=[
+            "--project-dir",
+            str(project),
+            "--profiles-dir",
+            profiles,
+            "--profile",
+            profile.PROFILE,
+            "--target",
+            asked.key.environment,
+            "--target-path",
+            str(target),
+            "--log-path",
+            str(work),
+        ],
+        project=str(project),
+        profiles=profiles,
+        profile=profile.PROFILE,
+        target=asked.key.environment,
+        artifacts=str(target),
+        log_file=str(target / "dbt.log"),
+    )
+
+
+def _request_flags(asked: AttemptRequest, command: request.Command) -> list[str]:
+    flags = ["--vars", json.dumps(asked.vars)] if asked.vars else []
+    if asked.full_refresh and command.verb in request.FULL_REFRESH_VERBS and "--full-refresh" not in command.words:
+        flags.append("--full-refresh")
+    return flags
+
+
+def _reported(report: StepReport) -> Sequence[CommandResult]:
+    return sorted(report.commands, key=lambda result: result.index)
+
+
+def _versions(asked: AttemptRequest | None) -> dict[str, str]:
+    packages = ["dbt-core"] + ([f"dbt-{asked.config.warehouse.type}"] if asked else [])
+    versions = {"dbt-runner": __version__}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def from_container(environment: Mapping[str, str] | None = None) -> int:
+    """The container's entry point: reads the variables that the task definition and the state machine set.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        TypedError: Dbt.RunnerError when a variable is missing: this is not a task of the state machine.
+    """
+    import boto3
+
+    own = os.environ if environment is None else environment
+    try:
+        table, bucket, name = own["DBT_RUNNER_TABLE"], own["DBT_RUNNER_BUCKET"], own["DBT_RUNNER_ENVIRONMENT"]
+        run_key, position, attempt = own["DBT_RUNNER_RUN_KEY"], int(own["DBT_RUNNER_STEP"]), int(own["DBT_RUNNER_ATTEMPT"])
+    except (KeyError, ValueError) as exc:
+        raise TypedError(
+            RUNNER_ERROR, f"{exc} is missing or wrong: this command is called by the state machine; people use dbt-runner start"
+        ) from exc
+    session = boto3.Session()
+    store = Store(session.client("dynamodb"), session.client("s3"), table, bucket)
+    return Attempt(store, lambda: session.client("sts"), own).run(name, run_key, position, attempt)

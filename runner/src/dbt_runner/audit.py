@@ -1,0 +1,159 @@
+"""The audit trail of an attempt: nodes while they finish, artifacts with their digests, and the outcome before the exit."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from dbt_runner.events import CommandResult, NodeResult
+from dbt_runner.logs import JsonLog
+from dbt_runner.outcome import Outcome
+from dbt_runner.request import AttemptKey, AttemptRequest
+from dbt_runner.store import Store, StoredObject, node_sk
+
+# A SIGKILL loses at most this much.
+FLUSH_SECONDS = 2.0
+_MAX_MESSAGE = 4000
+_ARTIFACTS = (
+    "run_results.json",
+    "manifest.json",
+    "sources.json",
+    "catalog.json",
+    "semantic_manifest.json",
+    "index.html",
+    "static_index.html",
+    "dbt.log",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an outcome item says beside the outcome.
+
+    Attributes:
+        commands: the texts of the step's commands; `results` are those of the first ones, as far as the step came.
+    """
+
+    started_at: str
+    ended_at: str
+    seconds: float
+    commands: Sequence[str] = ()
+    results: Sequence[CommandResult] = ()
+    artifacts: Sequence[StoredObject] = ()
+    peak_memory_mib: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    compute: str = ""
+
+
+class NodeWriter:
+    """Writes node results to the table from a thread of its own, in batches at most FLUSH_SECONDS apart.
+
+    A write that fails is tried again with the next batch; leaving the context writes the rest.
+    """
+
+    def __init__(self, store: Store, key: AttemptKey, log: JsonLog, flush_seconds: float = FLUSH_SECONDS) -> None:
+        self._store = store
+        self._key = key
+        self._log = log
+        self._flush_seconds = flush_seconds
+        self._queue: queue.SimpleQueue[NodeResult | None] = queue.SimpleQueue()
+        self._pending: dict[str, NodeResult] = {}
+        self._thread = threading.Thread(target=self._work, name="node-writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._flush()
+
+    def add(self, result: NodeResult) -> None:
+        """Takes a result for writing; returns at once."""
+        self._queue.put(result)
+
+    def _work(self) -> None:
+        flush_at: float | None = None
+        while True:
+            try:
+                result = self._queue.get(timeout=None if flush_at is None else max(0.0, flush_at - time.monotonic()))
+            except queue.Empty:
+                self._try_flush()
+                flush_at = time.monotonic() + self._flush_seconds if self._pending else None
+                continue
+            if result is None:
+                return
+            self._pending[result.unique_id] = result
+            flush_at = flush_at or time.monotonic() + self._flush_seconds
+
+    def _try_flush(self) -> None:
+        try:
+            self._flush()
+        except Exception as exc:
+            # Nothing is dropped: the batch stays pending and goes with the next one.
+            self._log.warning("node results could not be written yet", error=repr(exc), pending=len(self._pending))
+
+    def _flush(self) -> None:
+        self._store.put_many(self._item(result) for result in list(self._pending.values()))
+        self._pending.clear()
+
+    def _item(self, result: NodeResult) -> dict[str, Any]:
+        return {
+            "pk": self._key.pk,
+            "sk": node_sk(self._key.name, result.unique_id),
+            "unique_id": result.unique_id,
+            "step": self._key.name,
+            "attempt": self._key.attempt,
+            "command": result.command,
+            "resource_type": result.resource_type,
+            "name": result.name,
+            "status": result.status,
+            "message": result.message[:_MAX_MESSAGE],
+            "started_at": result.started_at,
+            "ended_at": result.ended_at,
+            "seconds": result.seconds,
+            "thread": result.thread,
+            "relation": result.relation or None,
+            "rows": result.rows,
+            "failures": result.failures,
+        }
+
+
+def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> list[StoredObject]:
+    """Uploads what the attempt left in `folder`; returns what was written, with digests."""
+    prefix = f"{request.artifacts}{request.key.name}/{request.key.attempt}/"
+    files = [folder / name for name in _ARTIFACTS] + sorted(folder.glob("command-*/run_results.json"))
+    return [store.upload(file, prefix + file.relative_to(folder).as_posix()) for file in files if file.is_file()]
+
+
+def outcome_item(key: AttemptKey, outcome: Outcome, evidence: Evidence) -> dict[str, Any]:
+    """The outcome as an item of the table; docs/architecture.md describes its attributes."""
+    return {
+        "pk": key.pk,
+        "sk": key.outcome_sk,
+        "step": key.name,
+        "attempt": key.attempt,
+        "exit_code": outcome.exit_code,
+        "error": outcome.error.name if outcome.error else None,
+        "message": outcome.message[:_MAX_MESSAGE] or None,
+        "why": outcome.why[:_MAX_MESSAGE] or None,
+        "counts": dict(outcome.counts),
+        "failures": [{"unique_id": n.unique_id, "status": n.status, "message": n.message[:_MAX_MESSAGE]} for n in outcome.failures],
+        "commands": [
+            {"command": text, "success": c.success, "selected": c.selected, "seconds": c.seconds}
+            for text, c in zip(evidence.commands, evidence.results, strict=False)
+        ],
+        "artifacts": [{"key": a.key, "sha256": a.sha256, "bytes": a.bytes} for a in evidence.artifacts],
+        "started_at": evidence.started_at,
+        "ended_at": evidence.ended_at,
+        "seconds": round(evidence.seconds, 3),
+        "peak_memory_mib": evidence.peak_memory_mib,
+        "versions": dict(evidence.versions),
+        "compute": evidence.compute,
+    }

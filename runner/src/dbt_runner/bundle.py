@@ -1,0 +1,122 @@
+"""The bundle of a release: a folder of plain files as a reproducible tar.gz, and back again without trusting it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, TypedError
+
+MAX_MEMBERS = 100_000
+MAX_BYTES = 2 << 30
+
+# dbt believes that a YAML file with the modification time of its parse cache is unchanged, except for the time 0: any other
+# constant would make it run one release by another one's YAML.
+_MTIME = 0
+_MODE = 0o644
+
+
+def pack(files: Mapping[str, Path], destination: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
+    """Writes files as a tar.gz that depends on nothing but their names and contents.
+
+    Folders are not members: an empty one means nothing to dbt, and git does not know it either.
+
+    Args:
+        files: name in the bundle (relative, with /) -> file to read.
+        max_members, max_bytes: what `unpack` accepts; bytes are those of the contents, uncompressed.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when a limit is exceeded.
+    """
+    if len(files) > max_members:
+        raise TypedError(
+            INVALID_REQUEST, f"the project has {len(files):,} files, a release holds {max_members:,}: leave out what dbt does not need"
+        )
+    total = sum(path.stat().st_size for path in files.values())
+    if total > max_bytes:
+        largest = max(files, key=lambda name: files[name].stat().st_size)
+        raise TypedError(
+            INVALID_REQUEST,
+            f"the project's files have {total:,} bytes, a release holds {max_bytes:,}: "
+            f"leave out what dbt does not need (the largest is {largest})",
+        )
+    with (
+        destination.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=_MTIME) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(files):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.mtime = files[name].stat().st_size, _MODE, _MTIME
+            with files[name].open("rb") as content:
+                archive.addfile(member, content)
+
+
+def content_digest(bundle: Path) -> str | None:
+    """The sha256 of the tar inside a bundle, or None when that is not a gzip file.
+
+    Another zlib may compress the same files to other bytes: two bundles hold the same when this is equal.
+    """
+    try:
+        with gzip.open(bundle, "rb") as archive:
+            return hashlib.file_digest(archive, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def unpack(bundle: Path, destination: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
+    """Unpacks a bundle into a new folder. The whole bundle is checked before the first file is written.
+
+    Args:
+        destination: must not exist yet; its parents are created.
+        max_members, max_bytes: limits of the number of members and of their contents, uncompressed.
+
+    Raises:
+        FileExistsError: the destination exists.
+        TypedError: Dbt.ReleaseCorrupt when the bundle cannot be read, exceeds a limit, or holds anything but plain files and
+            folders with names below the destination.
+    """
+    try:
+        with tarfile.open(bundle, "r:gz") as archive:
+            members = _checked(archive, max_members, max_bytes)
+            destination.mkdir(parents=True)
+            try:
+                archive.extractall(destination, members=members, filter="data")
+            except BaseException:
+                shutil.rmtree(destination)
+                raise
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError) as exc:
+        raise _corrupt(f"it cannot be read ({exc})") from exc
+
+
+def _checked(archive: Iterable[tarfile.TarInfo], max_members: int, max_bytes: int) -> list[tarfile.TarInfo]:
+    members: dict[PurePosixPath, tarfile.TarInfo] = {}
+    total = 0
+    for member in archive:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not name.parts:
+            raise _corrupt(f"member {member.name!r} would be written outside of the project")
+        if not (member.isreg() or member.isdir()) or member.issparse():
+            raise _corrupt(f"member {member.name!r} is neither a plain file nor a folder")
+        if name in members:
+            raise _corrupt(f"member {member.name!r} is there twice")
+        members[name] = member
+        total += member.size
+        if len(members) > max_members:
+            raise _corrupt(f"it has more than {max_members:,} members")
+        if total > max_bytes:
+            raise _corrupt(f"it unpacks to more than {max_bytes:,} bytes")
+    for name in members:
+        for parent in name.parents:
+            if parent in members and not members[parent].isdir():
+                raise _corrupt(f"member {str(parent)!r} is a file and a folder")
+    return list(members.values())
+
+
+def _corrupt(problem: str) -> TypedError:
+    return TypedError(RELEASE_CORRUPT, f"the release's bundle was refused: {problem}; publish the project again under another version")

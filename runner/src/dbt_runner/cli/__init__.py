@@ -1,0 +1,54 @@
+"""The command line of `dbt-runner`: for people, for CI, and (step, check) as the container's entry point.
+
+Each command lives in a module that is imported when the command is called, so that `dbt-runner step` does not pay for what
+only people need, and the other way round.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from dbt_runner import __version__
+from dbt_runner.errors import TypedError
+
+_COMMANDS = {
+    "step": "dbt_runner.cli.container",
+    "check": "dbt_runner.cli.container",
+    "start": "dbt_runner.cli.runs",
+    "status": "dbt_runner.cli.runs",
+    "show": "dbt_runner.cli.runs",
+    "list": "dbt_runner.cli.runs",
+    "release": "dbt_runner.cli.release",
+    "local": "dbt_runner.cli.local",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: Any = getattr(importlib.import_module(_COMMANDS[cmd_name]), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="dbt-runner")
+def cli() -> None:
+    """Runs dbt on AWS Step Functions: releases, runs, and what became of them."""
+
+
+def main() -> None:
+    """The console script: a typed error becomes one line on stderr and its own exit code."""
+    try:
+        cli(prog_name="dbt-runner")
+    except TypedError as exc:
+        click.echo(f"dbt-runner: {exc}", err=True)
+        sys.exit(exc.kind.exit_code)

@@ -1,0 +1,24 @@
+"""`dbt-runner step` and `dbt-runner check`: what the state machine calls in the container."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+@click.command("step", hidden=True)
+def step_command() -> None:
+    """Runs one attempt of a step (called by the state machine)."""
+    from dbt_runner.attempt import from_container
+
+    sys.exit(from_container())
+
+
+@click.command("check", hidden=True)
+def check_command() -> None:
+    """Checks the request, the release and the warehouse before a run (called by the state machine)."""
+    from dbt_runner.attempt import from_container
+
+    sys.exit(from_container({**os.environ, "DBT_RUNNER_STEP": "0"}))

@@ -1,0 +1,159 @@
+"""`dbt-runner local`: the whole flow on this machine, with an AWS that lives inside the command."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dbt_runner.errors import RUNNER_ERROR, TypedError
+
+if TYPE_CHECKING:
+    from dbt_runner.local.session import LocalRun
+    from dbt_runner.local.stack import LocalStack
+    from dbt_runner.runs import RunDetail
+
+_home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep what the stack writes (the DuckDB file, logs, Terraform's state) in this folder.",
+)
+
+
+@click.group("local")
+def local_command() -> None:
+    """Tries a dbt project in the whole flow on this machine: no AWS account, no Docker, nothing left behind."""
+
+
+@local_command.command("run")
+@click.option(
+    "--project", type=click.Path(path_type=Path), default=Path("."), show_default="the working directory", help="The dbt project."
+)
+@click.option("--job", "-j", default="build", show_default=True, help="A job of the local environment: build or hourly.")
+@click.option("--keep", is_flag=True, help="Keep the stack's folder, with the DuckDB file, and say where it is.")
+@_home_option
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON; progress goes to standard error.")
+def run_command(project: Path, job: str, keep: bool, home: Path | None, as_json: bool) -> None:
+    """Takes a dbt project through the whole flow: apply, release, run, audit trail. It runs on DuckDB."""
+    _run("local", project, job, keep, home, as_json)
+
+
+@local_command.command("demo")
+def demo_command() -> None:
+    """The sample project through the whole flow: what `make demo` calls."""
+    from dbt_runner.local.stack import find_module
+
+    _run("demo", find_module() / "examples" / "local" / "shop", "hourly", keep=False, home=None, as_json=False)
+
+
+@local_command.command("up")
+@_home_option
+def up_command(home: Path | None) -> None:
+    """Keeps the stack up until Ctrl-C, and prints the variables with which other terminals reach it."""
+    from dbt_runner.local import session
+
+    say = _clock(err=True)
+
+    def ready(stack: LocalStack) -> None:
+        for name, value in stack.environ.items():
+            click.echo(f"export {name}={value}")
+        click.echo(f"export DBT_RUNNER_ENVIRONMENT={session.ENVIRONMENT}")
+        say("ready: paste the lines above into another terminal; Ctrl-C ends the stack")
+
+    with _folder(home, keep=False) as folder, session.exit_on_sigterm(), _cause_on_the_last_line("local"):
+        try:
+            session.serve(folder, say=say, ready=ready, stop=threading.Event())
+        except KeyboardInterrupt:
+            say("the stack is down")
+
+
+def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_json: bool) -> None:
+    from dbt_runner.cli import render
+    from dbt_runner.local import session
+
+    started = time.monotonic()
+    stream = sys.stderr if as_json else sys.stdout
+    say = _clock(err=as_json)
+
+    def watch(details: Iterator[RunDetail]) -> RunDetail:
+        return render.show_progress(details, stream=stream)
+
+    with _folder(home, keep) as folder, session.exit_on_sigterm(), _cause_on_the_last_line(label):
+        done = session.run_project(project, job, folder, say=say, watch=watch)
+        if keep or home:
+            say(f"kept: {folder} (warehouse.duckdb, logs/)")
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(done.detail), "release": dataclasses.asdict(done.release)}, indent=2))
+    else:
+        _show(done)
+    run = done.detail.run
+    seconds = time.monotonic() - started
+    nodes = sum(sum(step.counts.values()) for step in run.steps)
+    if run.status == "SUCCEEDED" and done.lock_is_free:
+        click.echo(f"{label}: run {run.run_id} {run.status}: {nodes} nodes in {seconds:.1f} s", err=as_json)
+        return
+    cause = f"{run.error}: {run.cause}" if run.error else "" if done.lock_is_free else "the lock was not released"
+    click.echo(f"{label}: run {run.run_id} {run.status}: {cause}", err=as_json)
+    sys.exit(run.exit_code or RUNNER_ERROR.exit_code)
+
+
+def _show(done: LocalRun) -> None:
+    from dbt_runner.cli import render
+
+    render.write(
+        "",
+        render.run_record(done.detail),
+        "",
+        render.audit_items(done.audit),
+        "",
+        f"Lock      {'free' if done.lock_is_free else 'HELD'}",
+        f"Times     stack {done.up_seconds:.1f} s, release {done.publish_seconds:.1f} s, run {done.run_seconds:.1f} s",
+    )
+
+
+def _clock(*, err: bool) -> Callable[[str], None]:
+    """Says a line with the seconds since now in front of it."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        click.echo(f"[{time.monotonic() - started:6.1f} s] {text}", err=err)
+
+    return say
+
+
+@contextlib.contextmanager
+def _folder(home: Path | None, keep: bool) -> Iterator[Path]:
+    """The stack's folder: the user's own, or a temporary one, which is removed unless it is to be kept."""
+    if home is not None or keep:
+        yield home or Path(tempfile.mkdtemp(prefix="dbt-local-"))
+        return
+    with tempfile.TemporaryDirectory(prefix="dbt-local-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _cause_on_the_last_line(label: str) -> Iterator[None]:
+    """Ends the command with its exit code, and with what went wrong on the last line."""
+    from dbt_runner.local.errors import LocalError
+
+    code = RUNNER_ERROR.exit_code
+    try:
+        yield
+        return
+    except KeyboardInterrupt:
+        problem, code = "interrupted; nothing is left running", 130
+    except TypedError as exc:
+        problem, code = f"FAILED: {exc}", exc.kind.exit_code
+    except LocalError as exc:
+        problem = f"FAILED: {exc}"
+    click.echo(f"{label}: {problem}", err=True)
+    sys.exit(code)

@@ -1,0 +1,84 @@
+"""An environment as Terraform applied it: the CONFIG item, read once and never guessed at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.store import CONFIG, Store, environment_pk
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """How an environment reaches its warehouse: adapter type, plain settings, and how the identity is obtained."""
+
+    type: str
+    settings: Mapping[str, str]
+    identity: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """The parts of the CONFIG item that the runner and the CLI use. ARNs and names are as AWS knows them."""
+
+    environment: str
+    name: str
+    region: str
+    bucket: str
+    state_machine: str
+    warehouse: Warehouse
+    compute: Mapping[str, Any]
+    jobs: Mapping[str, Mapping[str, Any]]
+    roles: Mapping[str, str]
+    overlap: str
+    timeout_seconds: int
+    health_check_timeout_seconds: int
+
+
+def parse(text: str) -> EnvironmentConfig:
+    """Reads the JSON of a CONFIG item.
+
+    Raises:
+        TypedError: Dbt.RunnerError when it is not what this version of the runner understands.
+    """
+    try:
+        raw = json.loads(text)
+        if raw["schema"] != SCHEMA:
+            raise TypedError(
+                RUNNER_ERROR,
+                f"the environment's configuration has schema {raw['schema']}, this runner understands {SCHEMA}: "
+                "use the image and the module of the same version",
+            )
+        return EnvironmentConfig(
+            environment=raw["environment"],
+            name=raw["name"],
+            region=raw["region"],
+            bucket=raw["bucket"],
+            state_machine=raw["state_machine"],
+            warehouse=Warehouse(raw["warehouse"]["type"], raw["warehouse"]["settings"] or {}, raw["warehouse"]["identity"] or {}),
+            compute=raw["compute"],
+            jobs=raw["jobs"],
+            roles=raw["roles"],
+            overlap=raw["overlap"],
+            timeout_seconds=raw["timeout_seconds"],
+            health_check_timeout_seconds=raw["health_check"]["timeout_seconds"],
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc
+
+
+def load(store: Store, environment: str) -> EnvironmentConfig:
+    """Reads an environment's CONFIG item.
+
+    Raises:
+        TypedError: Dbt.RunnerError when the environment does not exist in this table or cannot be understood.
+    """
+    item = store.get(environment_pk(environment), CONFIG)
+    if item is None:
+        raise TypedError(RUNNER_ERROR, f"table {store.table} has no environment {environment}: check the name, or run terraform apply")
+    return parse(item["config"])

@@ -1,0 +1,168 @@
+"""What the worker tells the supervisor: one JSON object a line over a pipe, and nothing else.
+
+The messages are about nodes and commands, not about dbt: another engine can stand behind the same pipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Statuses as dbt names them. https://docs.getdbt.com/reference/artifacts/run-results-json
+ERROR_STATUSES = frozenset({"error", "runtime error", "partial success"})
+FAIL_STATUSES = frozenset({"fail"})
+BAD_STATUSES = ERROR_STATUSES | FAIL_STATUSES
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one node. Times are ISO 8601 in UTC, `seconds` is dbt's own execution time.
+
+    Attributes:
+        command: the command's place in its step, from 0.
+        rows: rows affected, where the adapter says so.
+        failures: failing rows of a test.
+    """
+
+    command: int
+    unique_id: str
+    resource_type: str
+    name: str
+    status: str
+    message: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    seconds: float = 0.0
+    thread: str = ""
+    relation: str = ""
+    rows: int | None = None
+    failures: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception that ended a command: its class, the classes that it inherits from, and its text."""
+
+    type: str
+    bases: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended.
+
+    Attributes:
+        index: the command's place in its step, from 0.
+        selected: how many nodes dbt selected for it; None for commands that select none (run-operation, parse, ...).
+        exception: what ended it, where that was not the result of a node.
+    """
+
+    index: int
+    success: bool
+    seconds: float
+    selected: int | None = None
+    exception: Failure | None = None
+
+
+@dataclass(frozen=True)
+class CommandStarted:
+    index: int
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line for people. Nothing is ever decided by its text."""
+
+    level: str
+    message: str
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The worker ran all it had to and is about to exit. Without this message it died."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What the worker has to do; it reads this from its standard input.
+
+    Attributes:
+        commands: the words of each command.
+        executing: for each command, whether it executes nodes; of one that only compiles them, the failures alone are reported.
+        arguments: appended to each command.
+        artifacts: folder where each command's run_results.json is kept when the step has several commands.
+        probe: open the warehouse's connection instead of running commands.
+    """
+
+    events_fd: int
+    commands: Sequence[Sequence[str]]
+    executing: Sequence[bool]
+    arguments: Sequence[str]
+    project: str
+    profiles: str
+    profile: str
+    target: str
+    artifacts: str
+    log_file: str
+    probe: bool = False
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> WorkerSpec:
+        return WorkerSpec(**json.loads(text))
+
+
+Message = NodeResult | CommandResult | CommandStarted | LogLine | Finished
+_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, LogLine, Finished)}
+
+
+def encode(message: Message) -> str:
+    """One line, without its line break."""
+    return json.dumps({"type": type(message).__name__, **asdict(message)}, separators=(",", ":"))
+
+
+def decode(line: str | bytes) -> Message:
+    """The message of one line.
+
+    Raises:
+        ValueError: the line is not a message of this protocol (a worker that was killed leaves half a line).
+    """
+    try:
+        fields = json.loads(line)
+        cls = _TYPES[fields.pop("type")]
+        if cls is CommandResult and fields["exception"] is not None:
+            raw = fields["exception"]
+            fields["exception"] = Failure(raw["type"], tuple(raw["bases"]), raw["message"])
+        message: Message = cls(**fields)
+        return message
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"not a message of the worker: {line[:200]!r}") from exc
+
+
+@dataclass
+class StepReport:
+    """All that the supervisor knows about the worker of one attempt.
+
+    Attributes:
+        nodes: the last result of each node, in the order in which they finished.
+        finished: the worker said that it was done.
+        returncode: as subprocess has it: the exit code, or minus the signal; None when it was never started.
+        interrupted: the supervisor was asked to stop and passed that on.
+        timed_out: the attempt ran out of its time.
+        killed: the worker did not react and was killed by the supervisor.
+    """
+
+    commands: list[CommandResult] = field(default_factory=list)
+    nodes: dict[str, NodeResult] = field(default_factory=dict)
+    finished: bool = False
+    returncode: int | None = None
+    interrupted: bool = False
+    timed_out: bool = False
+    killed: bool = False
+    peak_memory_mib: int = 0

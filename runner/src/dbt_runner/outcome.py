@@ -1,0 +1,213 @@
+"""What an attempt came to: one typed error or none, from node results and exception types, never from an exit code or a text."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dbt_runner.errors import (
+    COMPILATION_ERROR,
+    INTERRUPTED,
+    INVALID_REQUEST,
+    MODEL_ERROR,
+    NOTHING_SELECTED,
+    OUT_OF_MEMORY,
+    RUNNER_ERROR,
+    STALE_SOURCE,
+    TEST_FAILURE,
+    TIMEOUT,
+    WAREHOUSE_UNAVAILABLE,
+    ErrorKind,
+    TypedError,
+)
+from dbt_runner.events import BAD_STATUSES, ERROR_STATUSES, FAIL_STATUSES, CommandResult, Failure, NodeResult, StepReport
+from dbt_runner.request import Command
+
+MAX_FAILURES = 10
+
+# Exceptions that end a command before or beside its nodes, by the name of the class or of one that it inherits from; the first
+# match counts, so the specific ones come first. Sources: dbt_common.exceptions, dbt.exceptions, dbt.cli.exceptions,
+# dbt.adapters.exceptions (dbt-core 1.11).
+_EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
+    ("KeyboardInterrupt", INTERRUPTED),
+    ("MemoryError", OUT_OF_MEMORY),
+    ("DbtUsageException", INVALID_REQUEST),
+    ("InvalidSelectorError", INVALID_REQUEST),
+    ("FailedToConnectError", WAREHOUSE_UNAVAILABLE),
+    # A driver's own, where an adapter lets it through: PEP 249's word for what is not the programmer's doing.
+    ("OperationalError", WAREHOUSE_UNAVAILABLE),
+    ("CompilationError", COMPILATION_ERROR),
+    ("ParsingError", COMPILATION_ERROR),
+    ("DependencyError", COMPILATION_ERROR),
+    ("DbtConfigError", COMPILATION_ERROR),
+    ("DbtSelectorsError", COMPILATION_ERROR),
+    ("DbtValidationError", COMPILATION_ERROR),
+    ("SchemaConfigError", COMPILATION_ERROR),
+    ("YamlLoadError", COMPILATION_ERROR),
+    ("DbtReferenceError", COMPILATION_ERROR),
+    ("DbtDatabaseError", MODEL_ERROR),
+    # Whatever else dbt refuses: a selector that selectors.yml does not have, a broken contract, ...
+    ("DbtRuntimeError", COMPILATION_ERROR),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        error: None on success.
+        message: for the person who has to act; empty on success.
+        why: the evidence for the error's kind.
+        counts: number of nodes by dbt's status.
+        failures: the first nodes that failed.
+    """
+
+    error: ErrorKind | None
+    message: str = ""
+    why: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    failures: Sequence[NodeResult] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+def from_error(exc: TypedError, report: StepReport | None = None) -> Outcome:
+    """The outcome of an attempt that the runner itself had to end."""
+    nodes = list(report.nodes.values()) if report else []
+    return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes))
+
+
+def classify(report: StepReport, commands: Sequence[Command]) -> Outcome:
+    """Says what became of a step, from what its worker reported and how it ended.
+
+    Args:
+        report: what the supervisor saw.
+        commands: the step's commands, for the messages and for what may select nothing.
+    """
+    nodes = list(report.nodes.values())
+    error, message, why = _error(report, commands, nodes)
+    return Outcome(error, message, why, _counts(nodes), _failures(nodes))
+
+
+def classify_probe(report: StepReport) -> Outcome:
+    """Says what a health check found: the connection is all that can have failed."""
+    result = report.commands[-1] if report.commands else None
+    if result is not None and result.success:
+        return Outcome(None)
+    if report.timed_out:
+        return Outcome(
+            WAREHOUSE_UNAVAILABLE,
+            "the warehouse did not answer in the health check's time",
+            "the supervisor stopped the probe at its deadline",
+        )
+    if result is not None and result.exception is not None:
+        failure = result.exception
+        kind = _kind_of(failure)
+        if kind in (None, MODEL_ERROR) or failure.type == "DbtRuntimeError":
+            # Whatever else the driver raised, or the adapter made of it: no connection, no run.
+            kind = WAREHOUSE_UNAVAILABLE
+        return Outcome(kind, f"the warehouse did not answer: {_first_line(failure.message)}", _evidence(failure))
+    return classify(report, ())
+
+
+def _error(report: StepReport, commands: Sequence[Command], nodes: Sequence[NodeResult]) -> tuple[ErrorKind | None, str, str]:
+    succeeded = report.finished and len(report.commands) == len(commands) and all(c.success for c in report.commands)
+    if not succeeded:
+        if report.timed_out:
+            return TIMEOUT, f"the step did not end in its time; {_progress(nodes)}", "the supervisor stopped it at its deadline"
+        if report.interrupted:
+            how = "was killed after its grace period" if report.killed else "was stopped"
+            return INTERRUPTED, f"the task was asked to stop; {_progress(nodes)}", f"SIGTERM or SIGINT; the worker {how}"
+        if not report.finished:
+            return _died(report, nodes)
+    failed = next((c for c in report.commands if not c.success), None)
+    if failed is not None:
+        return _failed_command(failed, _text(commands, failed.index), [n for n in nodes if n.command == failed.index])
+    empty = next((c for c in report.commands if c.selected == 0), None)
+    if empty is not None:
+        return (
+            NOTHING_SELECTED,
+            f"{_text(commands, empty.index)!r} selected no node: check its selection against the release",
+            f"command {empty.index} ended well with no results",
+        )
+    return None, "", ""
+
+
+def _died(report: StepReport, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str]:
+    code = report.returncode
+    seen = f"worker's return code {code}, peak memory {report.peak_memory_mib} MiB"
+    if code == -signal.SIGKILL:
+        return (
+            OUT_OF_MEMORY,
+            f"dbt was killed, most likely for its memory (peak {report.peak_memory_mib} MiB); {_progress(nodes)}",
+            f"SIGKILL that the supervisor did not send; {seen}",
+        )
+    return RUNNER_ERROR, f"dbt ended without a word; {_progress(nodes)}; the log has its last lines", seen
+
+
+def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str]:
+    if failed.exception is not None:
+        kind = _kind_of(failed.exception)
+        if kind is None:
+            kind = RUNNER_ERROR
+        return kind, f"{text!r}: {_shortened(failed.exception.message)}", _evidence(failed.exception)
+    for kind, statuses, sources in (
+        (MODEL_ERROR, ERROR_STATUSES, False),
+        (TEST_FAILURE, FAIL_STATUSES, False),
+        (STALE_SOURCE, frozenset({"error"}), True),
+        (MODEL_ERROR, ERROR_STATUSES, True),
+    ):
+        bad = [n for n in nodes if n.status in statuses and (n.resource_type == "source") is sources]
+        if bad:
+            return kind, _summary(bad, nodes), f"status {bad[0].status!r} of {bad[0].unique_id}"
+    return RUNNER_ERROR, f"{text!r} failed, but no node did; the log has its last lines", "no bad result, no exception"
+
+
+def _kind_of(failure: Failure) -> ErrorKind | None:
+    names = (failure.type, *failure.bases)
+    return next((kind for name, kind in _EXCEPTIONS if name in names), None)
+
+
+def _evidence(failure: Failure) -> str:
+    return f"exception {failure.type} ({' < '.join(failure.bases)})"
+
+
+def _counts(nodes: Sequence[NodeResult]) -> dict[str, int]:
+    return dict(Counter(n.status for n in nodes))
+
+
+def _failures(nodes: Sequence[NodeResult]) -> list[NodeResult]:
+    return [n for n in nodes if n.status in BAD_STATUSES][:MAX_FAILURES]
+
+
+def _summary(bad: Sequence[NodeResult], nodes: Sequence[NodeResult]) -> str:
+    types = {n.resource_type for n in bad}
+    what, total = "nodes", len(nodes)
+    if types in ({"source"}, {"test"}):
+        what, total = f"{bad[0].resource_type}s", sum(1 for n in nodes if n.resource_type in types)
+    named = "; ".join(f"{n.unique_id}: {_first_line(n.message) or n.status}" for n in bad[:3])
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"{len(bad)} of {total} {what} failed: {named}{more}"
+
+
+def _progress(nodes: Sequence[NodeResult]) -> str:
+    return f"{len(nodes)} nodes had finished" if nodes else "no node had finished"
+
+
+def _text(commands: Sequence[Command], index: int) -> str:
+    return commands[index].text if index < len(commands) else "the command"
+
+
+def _first_line(message: str) -> str:
+    """The first line that says something; dbt's own first line often only names the node again."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300]
+
+
+def _shortened(message: str) -> str:
+    return " ".join(message.split())[:600]

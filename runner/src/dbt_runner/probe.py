@@ -1,0 +1,54 @@
+"""The light health check inside the worker: one connection by dbt's own adapter, one `select 1`.
+
+It goes through the same profile, adapter and credentials as the run, but reads no project: half of the CPU of `dbt debug`.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from types import SimpleNamespace
+
+from dbt_runner.events import WorkerSpec
+
+
+def probe(spec: WorkerSpec) -> None:
+    """Connects and asks.
+
+    Raises:
+        Exception: the adapter's or the driver's own; outcome.py knows what they mean.
+    """
+    from dbt.adapters.factory import get_adapter_class_by_name, load_plugin
+    from dbt.config.profile import Profile
+    from dbt.config.renderer import ProfileRenderer
+    from dbt.flags import set_from_args
+    from dbt.mp_context import get_mp_context
+
+    arguments = Namespace(
+        profiles_dir=spec.profiles, project_dir=spec.project, profile=spec.profile, target=spec.target, vars={}, threads=1
+    )
+    set_from_args(arguments, None)
+    profile = Profile.render(
+        ProfileRenderer({}), spec.profile, profile_name_override=spec.profile, target_override=spec.target, threads_override=1
+    )
+    load_plugin(profile.credentials.type)
+    adapter = get_adapter_class_by_name(profile.credentials.type)(
+        # What dbt.adapters.contracts.connection.AdapterRequiredConfig asks for.
+        SimpleNamespace(
+            credentials=profile.credentials,
+            profile_name=profile.profile_name,
+            target_name=profile.target_name,
+            threads=1,
+            project_name="health_check",
+            query_comment=None,
+            cli_vars={},
+            target_path=spec.artifacts,
+            log_cache_events=False,
+            to_target_dict=profile.to_target_dict,
+        ),
+        get_mp_context(),
+    )
+    try:
+        with adapter.connection_named("health_check"):
+            adapter.execute("select 1 as ok", fetch=True)
+    finally:
+        adapter.cleanup_connections()

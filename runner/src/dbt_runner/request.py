@@ -1,0 +1,303 @@
+"""What was asked: the execution's input and one attempt's request, validated before anything runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from dbt_runner import config
+from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RUNNER_ERROR, TypedError
+from dbt_runner.store import LOCK, Item, Store, environment_pk, run_pk, step_sk
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+
+HEALTH_CHECK = "health_check"
+
+# Commands that build or read the warehouse by the release. What is left out would change the release (deps, clean, init),
+# ask the user something (init) or answer from an earlier run's files (retry).
+VERBS: tuple[tuple[str, ...], ...] = (
+    ("build",),
+    ("clone",),
+    ("compile",),
+    ("docs", "generate"),
+    ("list",),
+    ("ls",),
+    ("parse",),
+    ("run",),
+    ("run-operation",),
+    ("seed",),
+    ("show",),
+    ("snapshot",),
+    ("source", "freshness"),
+    ("test",),
+)
+# Commands whose results say what became of a node in the warehouse. The others also announce nodes, but only compiled them.
+EXECUTING_VERBS = frozenset(
+    {("build",), ("clone",), ("run",), ("run-operation",), ("seed",), ("snapshot",), ("source", "freshness"), ("test",)}
+)
+FULL_REFRESH_VERBS = frozenset({("build",), ("compile",), ("run",), ("seed",), ("clone",)})
+
+# The runner decides where the project, the profile and the artifacts are; vars have a field of their own.
+_OWNED_FLAGS = frozenset(
+    {
+        "--project-dir",
+        "--profiles-dir",
+        "--profile",
+        "--target",
+        "-t",
+        "--target-path",
+        "--log-path",
+        "--vars",
+        "--state",
+        "--defer-state",
+        "--deprecated-state",
+        "-o",
+        "--partial-parse-file-path",
+        "--record-timing-info",
+        "-r",
+        "--log-format",
+        "--log-format-file",
+        "--log-level",
+        "--log-level-file",
+        "--help",
+        "-h",
+        "--version",
+        "-V",
+        "-v",
+    }
+)
+# Flags that are a path for one command only; elsewhere --output is a format.
+_OWNED_FLAGS_OF_VERB: Mapping[tuple[str, ...], frozenset[str]] = {("source", "freshness"): frozenset({"--output"})}
+# Short flags without a value: another one may follow in the same word, such as -xtprod.
+_SHORT_SWITCHES = frozenset("dfqx")
+_HINTS = {"--vars": "use the field vars", **dict.fromkeys(("--help", "-h", "--version", "-V", "-v"), "with it dbt runs nothing")}
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_VARS_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Command:
+    """One dbt command: its words as dbt gets them, without a shell in between."""
+
+    text: str
+    words: tuple[str, ...]
+    verb: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run. `timeout_seconds` bounds an attempt of it."""
+
+    name: str
+    commands: tuple[Command, ...]
+    on_failure: str
+    timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class AttemptKey:
+    """Where an attempt stands in the books. It is known before the request is, so that a refused request is recorded too.
+
+    Attributes:
+        position: the step's place in the run, from 1; 0 is the health check.
+        name: the step's name; `health_check` for the health check.
+    """
+
+    environment: str
+    run_id: str
+    position: int
+    name: str
+    attempt: int
+
+    @property
+    def pk(self) -> str:
+        return run_pk(self.environment, self.run_id)
+
+    @property
+    def outcome_sk(self) -> str:
+        return step_sk(self.position, self.name, self.attempt)
+
+
+@dataclass(frozen=True)
+class AttemptRequest:
+    """Everything that one attempt of a step needs to know.
+
+    Attributes:
+        execution: the execution's ARN, which must own the environment's lock.
+        release: the version to run.
+        artifacts: the prefix of the run's artifacts in the bucket.
+        step: None for the health check.
+    """
+
+    key: AttemptKey
+    config: config.EnvironmentConfig
+    execution: str
+    release: str
+    artifacts: str
+    step: Step | None
+    vars: Mapping[str, Any]
+    full_refresh: bool
+
+
+def parse_command(text: str, field: str) -> Command:
+    """Splits a command as a shell would, and refuses what the runner does not run.
+
+    Args:
+        text: such as `build --select tag:hourly`.
+        field: where it stands in the request, for the message.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest, naming the field.
+    """
+    if _CONTROL_CHARACTERS.search(text):
+        raise _invalid(field, "must not contain control characters or line breaks")
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as exc:
+        raise _invalid(field, f"cannot be split into words ({exc}): check its quotes") from exc
+    if words[:1] == ("dbt",):
+        words = words[1:]
+    verb = next((verb for verb in VERBS if words[: len(verb)] == verb), None)
+    if verb is None:
+        known = ", ".join(" ".join(verb) for verb in VERBS)
+        raise _invalid(field, f"must start with a dbt command ({known}), not with {' '.join(words[:1]) or 'nothing'!r}")
+    owned = _OWNED_FLAGS | _OWNED_FLAGS_OF_VERB.get(verb, frozenset())
+    for flag in (flag for word in words for flag in _flags(word)):
+        if flag in owned:
+            raise _invalid(field, f"must not contain {flag}: {_HINTS.get(flag, 'the runner sets it')}")
+    return Command(text, words, verb)
+
+
+def validate_input(document: object) -> Mapping[str, Any]:
+    """Checks an execution's input by the schema and its commands, and returns it.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest, naming the field.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(_schema())
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+    if error is not None:
+        raise _schema_error(error)
+    assert isinstance(document, Mapping)  # the schema says so
+    vars_ = document.get("vars", {})
+    if len(json.dumps(vars_)) > _MAX_VARS_BYTES:
+        raise _invalid("vars", f"must not be longer than {_MAX_VARS_BYTES:,} characters of JSON")
+    names = [step["name"] for step in document.get("steps", [])]
+    for position, name in enumerate(names):
+        if name == HEALTH_CHECK:
+            raise _invalid(f"steps[{position}].name", f"{HEALTH_CHECK} is the name of the health check")
+        if name in names[:position]:
+            raise _invalid(f"steps[{position}].name", f"{name} is the name of another step")
+    for position, step in enumerate(document.get("steps", [])):
+        for number, text in enumerate(step["commands"]):
+            parse_command(text, f"steps[{position}].commands[{number}]")
+    return document
+
+
+def locate(store: Store, environment: str, run_key: str, position: int, attempt: int) -> tuple[AttemptKey, Item]:
+    """Finds the run item that the state machine wrote, and this attempt's place in the books.
+
+    Raises:
+        TypedError: Dbt.RunnerError when there is no such run or no such step.
+    """
+    item = store.get(environment_pk(environment), run_key)
+    if item is None:
+        raise TypedError(RUNNER_ERROR, f"table {store.table} has no run {run_key} in environment {environment}")
+    name = HEALTH_CHECK
+    if position:
+        try:
+            name = str(json.loads(item["request"])["steps"][position - 1]["name"])
+        except (ValueError, LookupError, TypeError) as exc:
+            raise TypedError(RUNNER_ERROR, f"run {item['run_id']} has no step {position}") from exc
+    return AttemptKey(environment, item["run_id"], position, name, attempt), item
+
+
+def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
+    """Reads an attempt's request from its run's item.
+
+    All steps are checked, not only this one: a command that is refused is refused before the first one ran.
+
+    Raises:
+        TypedError: Dbt.RunnerError (no such environment), Dbt.InvalidRequest.
+    """
+    plan = json.loads(item["request"])
+    validate_input({name: value for name, value in plan.items() if name != "job"})
+    steps = [_step(step) for step in plan["steps"]]
+    return AttemptRequest(
+        key=key,
+        config=config.load(store, key.environment),
+        execution=item["execution"],
+        release=item["release"],
+        artifacts=item["artifacts"],
+        step=steps[key.position - 1] if key.position else None,
+        vars=plan.get("vars", {}),
+        full_refresh=plan.get("full_refresh", False),
+    )
+
+
+def check_lock(store: Store, request: AttemptRequest) -> None:
+    """Makes sure that this attempt's run still owns the environment.
+
+    Raises:
+        TypedError: Dbt.LockLost.
+    """
+    item = store.get(environment_pk(request.key.environment), LOCK)
+    owner = item["owner"] if item else None
+    if owner != request.execution:
+        held_by = f"run {item['run_id']} holds it" if item else "nobody holds it"
+        raise TypedError(
+            LOCK_LOST,
+            f"run {request.key.run_id} does not hold the lock of environment {request.key.environment} ({held_by}); nothing was executed",
+        )
+
+
+def _step(raw: Mapping[str, Any]) -> Step:
+    commands: Sequence[str] = raw["commands"]
+    return Step(
+        name=raw["name"],
+        commands=tuple(parse_command(text, f"steps.{raw['name']}.commands[{i}]") for i, text in enumerate(commands)),
+        on_failure=raw["on_failure"],
+        timeout_seconds=raw["timeout_seconds"],
+    )
+
+
+def _flags(word: str) -> Iterator[str]:
+    """The flags in a word: a long one, or short ones in a row up to the first that takes a value. dbt knows no abbreviations."""
+    if word.startswith("--"):
+        yield word.split("=", 1)[0]
+    elif word.startswith("-"):
+        for letter in word[1:]:
+            yield f"-{letter}"
+            if letter not in _SHORT_SWITCHES:
+                return
+
+
+def _invalid(field: str, problem: str) -> TypedError:
+    return TypedError(INVALID_REQUEST, f"{field}: {problem}")
+
+
+def _schema_error(error: ValidationError) -> TypedError:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = error.schema["properties"] if isinstance(error.schema, Mapping) else {}
+        unknown = sorted(set(error.instance) - set(known))
+        name = f"{field}.{unknown[0]}" if field else unknown[0]
+        return _invalid(name, f"unknown field; known are {', '.join(known)}")
+    if error.validator == "oneOf":
+        return _invalid(field or "job", "give either a job or steps")
+    return _invalid(field or "the input", error.message[:300])
+
+
+@functools.cache
+def _schema() -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = json.loads(resources.files("dbt_runner").joinpath("request.schema.json").read_text())
+    return schema

@@ -1,0 +1,444 @@
+"""Runs: how one is started, and what the audit store knows of each.
+
+A run's record appears when the run has got its environment's lock and is complete when the run is closed. In between, the
+outcomes of its attempts and the results of its nodes say how far it is; before, only Step Functions knows of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from dbt_runner.config import EnvironmentConfig
+from dbt_runner.errors import ERRORS, INTERRUPTED, INVALID_REQUEST, RUNNER_ERROR, TIMEOUT, TypedError
+from dbt_runner.request import validate_input
+from dbt_runner.run_records import (
+    NodeResultRow,
+    Outcome,
+    PlannedStep,
+    Run,
+    RunDetail,
+    StepResult,
+    asked,
+    detail_from,
+    json_object,
+    node_from,
+    outcome_from,
+    run_from,
+    seconds_between,
+    text_or_none,
+)
+from dbt_runner.store import (
+    CURRENT_RELEASE,
+    LOCK,
+    NODE_PREFIX,
+    RUN_PREFIX,
+    STEP_PREFIX,
+    Item,
+    Store,
+    environment_pk,
+    run_pk,
+    timestamp,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+__all__ = [
+    "LAST",
+    "CurrentRelease",
+    "EnvironmentStatus",
+    "Lock",
+    "NodeResultRow",
+    "Outcome",
+    "PlannedStep",
+    "Run",
+    "RunDetail",
+    "StepResult",
+    "current_release_of",
+    "detail_of",
+    "environment_status",
+    "execution_arn",
+    "find_run",
+    "follow",
+    "list_runs",
+    "lock_of",
+    "nodes_of",
+    "outcomes_of",
+    "start_run",
+]
+
+LAST = "last"
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+# What Step Functions refuses in the name of an execution; other callers than this module may use everything else.
+_NOT_IN_NAMES = re.compile(r"[\s\x00-\x1f\x7f-\x9f<>{}\[\]?*\"#%\\^|~`$&,;:/]")
+_ENDED = frozenset({"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"})
+_STARTED_AT_TOLERANCE = timedelta(seconds=5)  # the execution and its description round the start time differently
+_FINALIZE_GRACE_SECONDS = 60.0
+_POLLS_BETWEEN_DESCRIPTIONS = 10
+_NODES_PER_INTERVAL = 500
+
+
+@dataclass(frozen=True)
+class CurrentRelease:
+    """The release that the next run of an environment gets."""
+
+    version: str
+    previous: str | None
+    promoted_at: str | None
+    promoted_by: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Which run has an environment for itself, since when, and until when at the most."""
+
+    run_id: str
+    owner: str
+    since: str
+    lease_until: str
+
+
+@dataclass(frozen=True)
+class EnvironmentStatus:
+    """An environment at a glance.
+
+    Attributes:
+        running: the run that holds the lock; None also when that run has ended and left its lock to the next one.
+        last: the last runs, newest first.
+    """
+
+    environment: str
+    release: CurrentRelease | None
+    lock: Lock | None
+    running: RunDetail | None
+    last: tuple[Run, ...]
+
+
+# --- starting --------------------------------------------------------------------------------------------------------
+
+
+def start_run(
+    stepfunctions: SFNClient,
+    config: EnvironmentConfig,
+    document: Mapping[str, Any],
+    run_id: str | None = None,
+    *,
+    now: datetime | None = None,
+) -> Run:
+    """Starts a run, after having checked all that can be checked from here.
+
+    Args:
+        document: the execution's input, by request.schema.json.
+        run_id: the execution's name. Starting the same input again under the name of a run that is still open starts nothing and
+            returns that run. One is made up when it is None.
+        now: the time for a name that is made up.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest. Nothing was started.
+        botocore.exceptions.ClientError: Step Functions refused for another reason.
+    """
+    validate_input(document)
+    job = document.get("job")
+    if job is not None and job not in config.jobs:
+        known = ", ".join(sorted(config.jobs)) or "none; use steps instead"
+        raise TypedError(INVALID_REQUEST, f"job: environment {config.environment} has no job {job}; it has: {known}")
+    run_id = run_id if run_id is not None else _new_run_id(document, now or datetime.now(UTC))
+    if not _RUN_ID.fullmatch(run_id) or run_id == LAST:
+        raise TypedError(INVALID_REQUEST, f"run id {run_id!r}: use 1 to 80 letters, digits, - and _ (and not the word {LAST})")
+    text = json.dumps(document, sort_keys=True)  # the same request must be the same text: Step Functions compares it byte by byte
+    try:
+        answer = stepfunctions.start_execution(stateMachineArn=config.state_machine, name=run_id, input=text)
+    except stepfunctions.exceptions.ExecutionAlreadyExists as exc:
+        raise _already_exists(_describe(stepfunctions, execution_arn(config, run_id)), run_id) from exc
+    return _unrecorded(config, _Execution(run_id, answer["executionArn"], "RUNNING", answer["startDate"], input=text))
+
+
+def execution_arn(config: EnvironmentConfig, run_id: str) -> str:
+    """The ARN of a run's execution, from the state machine's, which may end in an alias or a version."""
+    arn, partition, service, region, account, _, machine = config.state_machine.split(":")[:7]
+    return ":".join((arn, partition, service, region, account, "execution", machine, run_id))
+
+
+def _new_run_id(document: Mapping[str, Any], now: datetime) -> str:
+    stem = document.get("job") or document["steps"][0]["name"]
+    return f"{stem}-{now.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _already_exists(execution: _Execution | None, run_id: str) -> TypedError:
+    if execution is not None and execution.status not in _ENDED:
+        problem = "is running with another request"
+    else:
+        problem = "is the id of a run that has ended" + (f" ({execution.status})" if execution else "")
+    return TypedError(INVALID_REQUEST, f"{run_id} {problem}: give another --run-id, or none to have one made up")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def list_runs(
+    store: Store,
+    config: EnvironmentConfig,
+    *,
+    status: str | None = None,
+    job: str | None = None,
+    since: datetime | None = None,
+) -> Iterator[Run]:
+    """An environment's recorded runs, newest first; take as many as you need, they are read page by page."""
+    between = (f"{RUN_PREFIX}{timestamp(since)}", f"{RUN_PREFIX}~") if since else None
+    for item in store.query(environment_pk(config.environment), RUN_PREFIX, newest_first=True, between=between):
+        if status in (None, item["status"]) and job in (None, item.get("job")):
+            yield run_from(config, item)
+
+
+def find_run(store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, reference: str) -> Run:
+    """The run that somebody means.
+
+    Args:
+        reference: a run id, the beginning of one, or `last` for the newest recorded run.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest: there is no such run, or several begin so.
+    """
+    if reference == LAST:
+        newest = next(list_runs(store, config), None)
+        if newest is None:
+            raise TypedError(INVALID_REQUEST, f"environment {config.environment} has no runs yet: dbt-runner start begins one")
+        return newest
+    if not 0 < len(reference) <= 80 or _NOT_IN_NAMES.search(reference):
+        raise TypedError(INVALID_REQUEST, f"{reference!r} cannot be a run id: dbt-runner list shows them")
+    # The record's key begins with the run's start time, which Step Functions tells in one call as long as it keeps the execution.
+    execution = _describe(stepfunctions, execution_arn(config, reference))
+    if execution is not None:
+        return _recorded(store, config, execution) or _unrecorded(config, execution)
+    return _search(store, config, reference)
+
+
+def detail_of(store: Store, run: Run, *, now: datetime | None = None) -> RunDetail:
+    """Reads a run's outcomes and nodes, and derives from them what the run's record doesn't say (yet) about its steps."""
+    outcomes = outcomes_of(store, run)
+    return detail_from(run, outcomes, nodes_of(store, run), now or datetime.now(UTC))
+
+
+def outcomes_of(store: Store, run: Run) -> tuple[Outcome, ...]:
+    """The outcomes of a run's attempts, in the order of steps and attempts."""
+    outcomes = [outcome_from(item) for item in store.query(run_pk(run.environment, run.run_id), STEP_PREFIX)]
+    return tuple(sorted(outcomes, key=lambda outcome: (outcome.position, outcome.attempt)))
+
+
+def nodes_of(store: Store, run: Run, step: str | None = None) -> tuple[NodeResultRow, ...]:
+    """The nodes of a run, or of one step of it, that have a result, by unique_id within each step."""
+    prefix = NODE_PREFIX if step is None else f"{NODE_PREFIX}{step}#"
+    return tuple(node_from(item) for item in store.query(run_pk(run.environment, run.run_id), prefix))
+
+
+def lock_of(store: Store, environment: str) -> Lock | None:
+    """Who holds an environment's lock; None when nobody does."""
+    item = store.get(environment_pk(environment), LOCK)
+    if item is None:
+        return None
+    return Lock(item["run_id"], item["owner"], item["since"], timestamp(datetime.fromtimestamp(item["lease_until"], UTC)))
+
+
+def current_release_of(store: Store, environment: str) -> CurrentRelease | None:
+    """The release that the next run gets; None before the first promotion."""
+    item = store.get(environment_pk(environment), CURRENT_RELEASE)
+    if item is None:
+        return None
+    return CurrentRelease(item["version"], *(item.get(key) for key in ("previous", "promoted_at", "promoted_by", "reason")))
+
+
+def environment_status(store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, *, last: int = 5) -> EnvironmentStatus:
+    """An environment's release, lock, running run and last runs."""
+    lock = lock_of(store, config.environment)
+    running = None
+    if lock is not None:
+        with contextlib.suppress(TypedError):  # a lock whose run left no trace is the next run's to take over
+            holder = find_run(store, stepfunctions, config, lock.run_id)
+            running = None if holder.ended_at else detail_of(store, holder)
+    newest = tuple(run for run, _ in zip(list_runs(store, config), range(last), strict=False))
+    return EnvironmentStatus(config.environment, current_release_of(store, config.environment), lock, running, newest)
+
+
+def follow(
+    store: Store,
+    stepfunctions: SFNClient,
+    config: EnvironmentConfig,
+    run: Run,
+    *,
+    interval: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[RunDetail]:
+    """A run as it is now, again and again until it is closed; the last one is the run as it ended.
+
+    A step that has ended is not read again, and a step of thousands of nodes is read less often than `interval` says, because each
+    reading costs as much as there is to read. A run whose execution ended without its record being closed is given a minute, then
+    it ends here with what Step Functions says.
+
+    Args:
+        interval: seconds between two readings.
+    """
+    ended_steps: dict[str, tuple[NodeResultRow, ...]] = {}
+    execution = None
+    grace = _FINALIZE_GRACE_SECONDS
+    for poll in itertools.count():
+        if poll % _POLLS_BETWEEN_DESCRIPTIONS == 0:
+            execution = _describe(stepfunctions, run.execution)
+        run = _refreshed(store, config, run)
+        abandoned = execution is not None and execution.has_ended and not run.closed
+        if execution is not None and abandoned and grace <= 0:
+            run = _ended_by(config, run, execution)
+        detail = detail_from(run, *_read_once(store, run, ended_steps), datetime.now(UTC))
+        yield detail
+        if run.closed or (abandoned and grace <= 0):
+            return
+        unfinished = len(detail.nodes) - sum(len(nodes) for nodes in ended_steps.values())
+        pause = interval * (1 + unfinished // _NODES_PER_INTERVAL)
+        if abandoned:
+            grace -= pause
+        sleep(pause)
+
+
+def _read_once(
+    store: Store, run: Run, ended_steps: dict[str, tuple[NodeResultRow, ...]]
+) -> tuple[tuple[Outcome, ...], tuple[NodeResultRow, ...]]:
+    """A run's outcomes and nodes; nodes of steps that cannot change any more come from `ended_steps`, which this adds to."""
+    if not run.recorded:
+        return (), ()
+    # Outcomes first: an attempt writes its nodes before its outcome, so nodes that are read after an outcome are complete.
+    outcomes = outcomes_of(store, run)
+    if run.ended_at is not None:
+        return outcomes, nodes_of(store, run)
+    last = {outcome.step: outcome for outcome in outcomes}
+    nodes: list[NodeResultRow] = []
+    for step in run.plan:
+        rows = ended_steps.get(step.name)
+        if rows is None:
+            rows = nodes_of(store, run, step.name)
+            outcome = last.get(step.name)
+            if outcome is not None and not (outcome.error and ERRORS.get(outcome.error, RUNNER_ERROR).retryable):
+                ended_steps[step.name] = rows
+        nodes.extend(rows)
+        if step.name not in last:
+            break  # steps run one after the other
+    return outcomes, tuple(nodes)
+
+
+# --- what Step Functions knows ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Execution:
+    name: str
+    arn: str
+    status: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    input: str = "{}"
+    error: str | None = None
+    cause: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in _ENDED
+
+
+def _describe(stepfunctions: SFNClient, arn: str) -> _Execution | None:
+    """An execution; None when it does not exist (any more) or the caller may not look at it: the store knows the rest."""
+    try:
+        answer = stepfunctions.describe_execution(executionArn=arn)
+    except stepfunctions.exceptions.ClientError as exc:
+        if exc.response.get("Error", {}).get("Code") in ("ExecutionDoesNotExist", "StateMachineDoesNotExist", "AccessDeniedException"):
+            return None
+        raise
+    return _Execution(
+        name=arn.rpartition(":")[2],
+        arn=arn,
+        status=answer["status"],
+        started_at=answer["startDate"],
+        ended_at=answer.get("stopDate"),
+        input=answer.get("input", "{}"),
+        error=answer.get("error"),
+        cause=answer.get("cause"),
+    )
+
+
+def _unrecorded(config: EnvironmentConfig, execution: _Execution) -> Run:
+    """A run of which Step Functions knows, and the store does not: not yet, or finalize is still to come."""
+    request = json_object(execution.input)
+    run = Run(
+        run_id=execution.name,
+        environment=config.environment,
+        execution=execution.arn,
+        status="STARTING",
+        recorded=False,
+        started_at=timestamp(execution.started_at),
+        job=text_or_none(request.get("job")),
+        trigger=text_or_none(request.get("trigger")),
+        reason=text_or_none(request.get("reason")),
+        release=text_or_none(request.get("release")),
+        **asked(request),
+    )
+    return _ended_by(config, run, execution) if execution.has_ended else run
+
+
+def _ended_by(config: EnvironmentConfig, run: Run, execution: _Execution) -> Run:
+    """An open run as finalize will close it: its execution has ended."""
+    error = {"SUCCEEDED": None, "ABORTED": INTERRUPTED.name, "TIMED_OUT": TIMEOUT.name}.get(execution.status, execution.error)
+    if error is not None or execution.status == "FAILED":
+        error = error if error in ERRORS else RUNNER_ERROR.name
+    finalize = f"{config.name}-{config.environment}-finalize"
+    cause = execution.cause or f"the execution ended ({execution.status}), its record was not closed: look at the executions of {finalize}"
+    ended_at = timestamp(execution.ended_at) if execution.ended_at else None
+    return replace(
+        run, status=execution.status, error=error, cause=cause, ended_at=ended_at, seconds=seconds_between(run.started_at, ended_at)
+    )
+
+
+# --- what the store knows --------------------------------------------------------------------------------------------
+
+
+def _recorded(store: Store, config: EnvironmentConfig, execution: _Execution) -> Run | None:
+    return _near(store, config, execution.name, execution.started_at)
+
+
+def _refreshed(store: Store, config: EnvironmentConfig, run: Run) -> Run:
+    """The run as its record is now; itself while there is none."""
+    if not run.recorded:
+        return _near(store, config, run.run_id, datetime.fromisoformat(run.started_at)) or run
+    item = store.get(environment_pk(config.environment), f"{RUN_PREFIX}{run.started_at}#{run.run_id}")
+    return run_from(config, item) if item else run
+
+
+def _near(store: Store, config: EnvironmentConfig, run_id: str, started_at: datetime) -> Run | None:
+    """The record of a run that started at about this time."""
+    earliest, latest = started_at - _STARTED_AT_TOLERANCE, started_at + _STARTED_AT_TOLERANCE
+    between = (f"{RUN_PREFIX}{timestamp(earliest)}", f"{RUN_PREFIX}{timestamp(latest)}~")
+    items = store.query(environment_pk(config.environment), RUN_PREFIX, between=between)
+    return next((run_from(config, item) for item in items if item["run_id"] == run_id), None)
+
+
+def _search(store: Store, config: EnvironmentConfig, reference: str) -> Run:
+    """The run with this id, or else the one whose id begins so, of all that the store has."""
+    candidates: dict[str, Item] = {}
+    for item in store.query(environment_pk(config.environment), RUN_PREFIX, newest_first=True):
+        if item["run_id"] == reference:
+            return run_from(config, item)
+        if item["run_id"].startswith(reference) and len(candidates) < 4:
+            candidates.setdefault(item["run_id"], item)
+    if not candidates:
+        raise TypedError(INVALID_REQUEST, f"environment {config.environment} has no run {reference}: dbt-runner list shows the runs it has")
+    if len(candidates) > 1:
+        some = ", ".join(list(candidates)[:3]) + (", ..." if len(candidates) > 3 else "")
+        raise TypedError(INVALID_REQUEST, f"several runs begin with {reference}: {some}; give more of the id")
+    return run_from(config, *candidates.values())

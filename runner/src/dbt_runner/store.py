@@ -1,0 +1,263 @@
+"""The audit store: the names of its items and objects, and plain reads and writes of them.
+
+docs/architecture.md describes what the items hold. This module knows keys and types, not meanings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import PutTypeDef
+    from mypy_boto3_s3 import S3Client
+
+Item = dict[str, Any]
+
+CONFIG = "CONFIG"
+LOCK = "LOCK"
+CURRENT_RELEASE = "RELEASE#CURRENT"
+RELEASE_META = "META"
+PROMOTION_PREFIX = "PROMOTION#"
+RUN_PREFIX = "RUN#"
+STEP_PREFIX = "STEP#"
+NODE_PREFIX = "NODE#"
+
+
+def environment_pk(environment: str) -> str:
+    return f"ENV#{environment}"
+
+
+def run_pk(environment: str, run_id: str) -> str:
+    return f"RUN#{environment}#{run_id}"
+
+
+def release_pk(version: str) -> str:
+    return f"RELEASE#{version}"
+
+
+def step_sk(position: int, name: str, attempt: int) -> str:
+    return f"{STEP_PREFIX}{position:02d}#{name}#{attempt}"
+
+
+def node_sk(step: str, unique_id: str) -> str:
+    return f"{NODE_PREFIX}{step}#{unique_id}"
+
+
+def release_key(version: str, name: str) -> str:
+    """The S3 key of one of a release's three files: bundle.tar.gz, manifest.json, release.json."""
+    return f"releases/{version}/{name}"
+
+
+def now() -> str:
+    """The present moment as the store writes it: ISO 8601, UTC, milliseconds, Z."""
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the bucket as it was written: key, sha256 (hex) and size in bytes."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class AlreadyThere(Exception):
+    """A conditional write found something else in its place."""
+
+
+class Store:
+    """One table and one bucket.
+
+    Args:
+        dynamodb: a boto3 DynamoDB client (thread-safe; so is this class).
+        s3: a boto3 S3 client.
+        table: the table's name.
+        bucket: the bucket's name; None for callers that only read items.
+    """
+
+    def __init__(self, dynamodb: DynamoDBClient, s3: S3Client, table: str, bucket: str | None) -> None:
+        self._dynamodb = dynamodb
+        self._s3 = s3
+        self.table = table
+        self._bucket = bucket
+
+    @property
+    def bucket(self) -> str:
+        if self._bucket is None:
+            raise ValueError("this store was opened without a bucket")
+        return self._bucket
+
+    # --- items ---------------------------------------------------------------------------------------------------
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """The item at this key, read consistently, or None."""
+        answer = self._dynamodb.get_item(TableName=self.table, Key=_marshal({"pk": pk, "sk": sk}), ConsistentRead=True)
+        return _unmarshal(answer["Item"]) if "Item" in answer else None
+
+    def query(
+        self,
+        pk: str,
+        prefix: str = "",
+        *,
+        newest_first: bool = False,
+        between: tuple[str, str] | None = None,
+    ) -> Iterator[Item]:
+        """All items of a partition whose sort key starts with `prefix`, or lies `between` two keys, page by page."""
+        condition, values = "pk = :pk", {":pk": pk}
+        if between:
+            condition, values = "pk = :pk AND sk BETWEEN :from AND :to", {":pk": pk, ":from": between[0], ":to": between[1]}
+        elif prefix:
+            condition, values = "pk = :pk AND begins_with(sk, :prefix)", {":pk": pk, ":prefix": prefix}
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self.table,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=_marshal(values),
+            ScanIndexForward=not newest_first,
+            ConsistentRead=True,
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield _unmarshal(item)
+
+    def put(self, item: Mapping[str, Any], *, only_if_new: bool = False) -> None:
+        """Writes one item.
+
+        Raises:
+            AlreadyThere: with `only_if_new`, when the key is taken. Nothing was changed.
+        """
+        if not only_if_new:
+            self._dynamodb.put_item(TableName=self.table, Item=_marshal(item))
+            return
+        try:
+            self._dynamodb.put_item(TableName=self.table, Item=_marshal(item), ConditionExpression="attribute_not_exists(pk)")
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
+            raise AlreadyThere(f"{item['pk']} {item['sk']}") from exc
+
+    def put_many(self, items: Iterable[Mapping[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Writes items in batches of 25, and again what DynamoDB left unprocessed, until all are written.
+
+        Raises:
+            TimeoutError: when a batch is still not accepted after eight rounds (about a minute of throttling).
+        """
+        requests: list[Any] = [{"PutRequest": {"Item": _marshal(item)}} for item in items]
+        for start in range(0, len(requests), 25):
+            left = requests[start : start + 25]
+            for round_ in range(9):
+                answer = self._dynamodb.batch_write_item(RequestItems={self.table: left})
+                left = answer.get("UnprocessedItems", {}).get(self.table, [])
+                if not left:
+                    break
+                if round_ == 8:
+                    raise TimeoutError(f"DynamoDB did not accept {len(left)} items of table {self.table} within its retries")
+                sleep(min(0.1 * 2**round_, 15.0))
+
+    def move_pointer(self, pointer: Mapping[str, Any], record: Mapping[str, Any], *, expected_version: str | None) -> None:
+        """Replaces an item that has a `version` and appends the record of it, both or neither.
+
+        Args:
+            expected_version: the version that the item must hold now; None when it must not exist.
+
+        Raises:
+            AlreadyThere: the item holds another version by now. Nothing was changed.
+        """
+        put: PutTypeDef = {"TableName": self.table, "Item": _marshal(pointer)}
+        if expected_version is None:
+            put["ConditionExpression"] = "attribute_not_exists(pk)"
+        else:
+            put["ConditionExpression"] = "version = :expected"
+            put["ExpressionAttributeValues"] = _marshal({":expected": expected_version})
+        append: PutTypeDef = {"TableName": self.table, "Item": _marshal(record), "ConditionExpression": "attribute_not_exists(pk)"}
+        try:
+            self._dynamodb.transact_write_items(TransactItems=[{"Put": put}, {"Put": append}])
+        except self._dynamodb.exceptions.TransactionCanceledException as exc:
+            raise AlreadyThere(f"{pointer['pk']} {pointer['sk']}") from exc
+
+    # --- objects -------------------------------------------------------------------------------------------------
+
+    def upload(self, path: Path, key: str) -> StoredObject:
+        """Writes a file to the bucket and says what was written."""
+        digest = sha256_of(path)
+        with path.open("rb") as body:
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": digest})
+        return StoredObject(key, digest, path.stat().st_size)
+
+    def upload_new(self, body: bytes, key: str) -> None:
+        """Writes an object that must not exist yet.
+
+        Raises:
+            AlreadyThere: the key is taken. Nothing was changed.
+        """
+        try:
+            self._s3.put_object(
+                Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": hashlib.sha256(body).hexdigest()}, IfNoneMatch="*"
+            )
+        except self._s3.exceptions.ClientError as exc:
+            if exc.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise AlreadyThere(key) from exc
+            raise
+
+    def download(self, key: str, path: Path) -> bool:
+        """Writes an object to `path`; False when there is no such object."""
+        try:
+            answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+        except self._s3.exceptions.NoSuchKey:
+            return False
+        with path.open("wb") as file:
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                file.write(chunk)
+        return True
+
+
+# --- DynamoDB's types ------------------------------------------------------------------------------------------------
+
+
+def _marshal(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeSerializer
+
+    serializer = TypeSerializer()
+    return {key: serializer.serialize(_to_decimal(value)) for key, value in item.items() if value is not None}
+
+
+def _unmarshal(item: Mapping[str, Any]) -> Item:
+    from boto3.dynamodb.types import TypeDeserializer
+
+    deserializer = TypeDeserializer()
+    return {key: _from_decimal(deserializer.deserialize(value)) for key, value in item.items()}
+
+
+def _to_decimal(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(str(value))
+    if isinstance(value, Mapping):
+        return {key: _to_decimal(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_to_decimal(inner) for inner in value]
+    return value
+
+
+def _from_decimal(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        return {key: _from_decimal(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_from_decimal(inner) for inner in value]
+    return value

@@ -1,0 +1,250 @@
+"""The worker: the child process that imports dbt once and runs a step's commands in order.
+
+It is started by the supervisor with a WorkerSpec on its standard input and reports over a pipe. It has no credentials but the
+warehouse's, and writes nowhere but into the attempt's folder and to the pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dbt_runner.events import (
+    BAD_STATUSES,
+    CommandResult,
+    CommandStarted,
+    Failure,
+    Finished,
+    LogLine,
+    Message,
+    NodeResult,
+    WorkerSpec,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from dbt.cli.main import dbtRunnerResult
+
+# dbt's levels that are passed on, as the container's log calls them.
+_LOGGED_LEVELS = {"info": "info", "warn": "warning", "error": "error"}
+# dbt's own logging costs a third of a warm run and says nothing that the events do not say.
+_QUIET = (
+    "--log-level",
+    "none",
+    "--log-level-file",
+    "none",
+    "--no-use-colors",
+    "--no-version-check",
+    "--no-send-anonymous-usage-stats",
+)
+
+
+class Worker:
+    """Runs the commands of one step and reports every node as it finishes.
+
+    Args:
+        spec: what to do.
+        events: the pipe to the supervisor, line-buffered.
+        log: dbt.log, a readable log for the artifacts.
+    """
+
+    def __init__(self, spec: WorkerSpec, events: TextIO, log: TextIO) -> None:
+        self._spec = spec
+        self._events = events
+        self._log = log
+        self._lock = threading.Lock()
+        self._command = 0
+        self._reported: set[str] = set()
+        self._operation_error = ""
+
+    def run(self) -> bool:
+        """Runs the commands until one fails; True when all succeeded."""
+        for index, words in enumerate(self._spec.commands):
+            if index:
+                self._keep_run_results(index - 1)
+            self._command = index
+            self._reported = set()
+            self._operation_error = ""
+            self._send(CommandStarted(index))
+            result = self._invoke(index, [*words, *self._spec.arguments, *_QUIET])
+            self._send(result)
+            if not result.success:
+                return False
+        return True
+
+    def probe(self) -> bool:
+        """Opens the warehouse's connection and asks it one question; True when it answered."""
+        from dbt_runner.probe import probe
+
+        started = time.monotonic()
+        exception = None
+        try:
+            probe(self._spec)
+        except Exception as exc:
+            exception = _failure(exc)
+        self._send(CommandResult(0, exception is None, time.monotonic() - started, exception=exception))
+        return exception is None
+
+    def _invoke(self, index: int, arguments: list[str]) -> CommandResult:
+        from dbt.cli.main import dbtRunner
+
+        started = time.monotonic()
+        try:
+            answer = dbtRunner(callbacks=[self._on_event]).invoke(arguments)
+        except KeyboardInterrupt as exc:
+            return CommandResult(index, False, time.monotonic() - started, exception=_failure(exc))
+        selected = self._report_results(answer)
+        exception = _failure(answer.exception) if answer.exception is not None else None
+        return CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
+
+    def _on_event(self, event: Any) -> None:
+        """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost one comparison."""
+        info = event.info
+        if info.name == "NodeFinished":
+            self._report(_from_event(event.data, self._command))
+        elif info.level in _LOGGED_LEVELS:
+            if info.name in ("RunningOperationCaughtError", "RunningOperationUncaughtError"):
+                self._operation_error = event.data.exc
+            node = event.data.node_info.unique_id if "node_info" in event.data.DESCRIPTOR.fields_by_name else ""
+            # One write for the whole line: several threads come here at once.
+            self._log.write(f"{info.ts.ToJsonString()} {info.level:<5} {info.msg}\n")
+            if info.msg.strip():
+                self._send(LogLine(_LOGGED_LEVELS[info.level], info.msg, node))
+
+    def _report(self, result: NodeResult) -> None:
+        self._reported.add(result.unique_id)
+        if self._spec.executing[self._command] or result.status in BAD_STATUSES:
+            self._send(result)
+
+    def _report_results(self, answer: dbtRunnerResult) -> int | None:
+        """Reports what dbt counts as a result but announced no event for; returns how many nodes were selected."""
+        results = getattr(answer.result, "results", None)
+        if results is None:
+            return None
+        if self._spec.commands[self._command][0] == "run-operation":
+            for result in results:
+                self._report(_from_operation(result, self._command, self._operation_error))
+            return None
+        for result in results:
+            if result.node.unique_id not in self._reported:
+                self._report(_from_result(result, self._command))
+        if not self._spec.executing[self._command]:
+            return None
+        return sum(1 for result in results if result.node.resource_type != "operation")
+
+    def _keep_run_results(self, index: int) -> None:
+        """Moves a command's run_results.json aside: the next one overwrites it, or writes none that could pass for its own."""
+        source = Path(self._spec.artifacts) / "run_results.json"
+        if source.exists():
+            kept = Path(self._spec.artifacts) / f"command-{index}"
+            kept.mkdir(exist_ok=True)
+            source.replace(kept / source.name)
+
+    def _send(self, message: Message) -> None:
+        line = encode(message)
+        with self._lock:
+            print(line, file=self._events, flush=True)
+
+
+def _from_event(data: Any, command: int) -> NodeResult:
+    """A NodeFinished event, field by field: converting the whole message costs fifteen times as much."""
+    node, result = data.node_info, data.run_result
+    response = result.adapter_response.fields if result.HasField("adapter_response") else {}
+    rows = int(response["rows_affected"].number_value) if "rows_affected" in response else -1
+    return NodeResult(
+        command=command,
+        unique_id=node.unique_id,
+        resource_type=node.resource_type,
+        name=node.node_name,
+        status=result.status,
+        message=result.message or "",
+        started_at=_utc(node.node_started_at),
+        ended_at=_utc(node.node_finished_at),
+        seconds=round(result.execution_time, 3),
+        thread=result.thread,
+        relation=node.node_relation.relation_name,
+        rows=rows if rows >= 0 else None,
+        failures=result.num_failures or None,
+    )
+
+
+def _from_result(result: Any, command: int) -> NodeResult:
+    started_at, ended_at = _span(result)
+    return NodeResult(
+        command=command,
+        unique_id=result.node.unique_id,
+        resource_type=str(result.node.resource_type),
+        name=result.node.name,
+        status=str(result.status),
+        message=result.message or "",
+        started_at=started_at,
+        ended_at=ended_at,
+        seconds=round(result.execution_time, 3),
+        thread=result.thread_id,
+        relation=getattr(result.node, "relation_name", None) or "",
+        failures=getattr(result, "failures", None) or None,
+    )
+
+
+def _from_operation(result: Any, command: int, error: str) -> NodeResult:
+    """The result of run-operation, which names its macro and says only in an event what went wrong."""
+    started_at, ended_at = _span(result)
+    return NodeResult(
+        command=command,
+        unique_id=result.unique_id,
+        resource_type="operation",
+        name=result.unique_id.rsplit(".", 1)[-1],
+        status=str(result.status),
+        message=result.message or error,
+        started_at=started_at,
+        ended_at=ended_at,
+        seconds=round(result.execution_time, 3),
+        thread=result.thread_id,
+    )
+
+
+def _span(result: Any) -> tuple[str, str]:
+    """When a result's node began and ended, as far as dbt timed it."""
+    timing = [t for t in result.timing if t.started_at and t.completed_at]
+    if not timing:
+        return "", ""
+    return _utc(min(t.started_at for t in timing).isoformat()), _utc(max(t.completed_at for t in timing).isoformat())
+
+
+def _utc(moment: str) -> str:
+    """dbt writes UTC without saying so; the store wants milliseconds and Z."""
+    if not moment:
+        return ""
+    from datetime import UTC, datetime
+
+    from dbt_runner.store import timestamp
+
+    parsed = datetime.fromisoformat(moment)
+    return timestamp(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+
+
+def _failure(exc: BaseException) -> Failure:
+    bases = tuple(cls.__name__ for cls in type(exc).__mro__ if cls not in (object, BaseException, Exception))
+    return Failure(type(exc).__name__, bases, str(exc)[:4000])
+
+
+def main() -> None:
+    # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    spec = WorkerSpec.from_json(sys.stdin.read())
+    # What the team's code starts must not keep the pipe open after the worker.
+    os.set_inheritable(spec.events_fd, False)
+    with os.fdopen(spec.events_fd, "w", buffering=1) as events, open(spec.log_file, "a", buffering=1) as log:
+        worker = Worker(spec, events, log)
+        succeeded = worker.probe() if spec.probe else worker.run()
+        print(encode(Finished()), file=events, flush=True)
+    sys.exit(0 if succeeded else 1)
+
+
+if __name__ == "__main__":
+    main()
