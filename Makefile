@@ -1,0 +1,59 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One worker a core: the flow tests share one applied stack, which lives in one of them.
+PYTEST_WORKERS ?= auto
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(INSTALLED) ## make the virtual environment in .venv; done again only when the lock or the package's settings change
+
+$(INSTALLED): requirements-dev.lock runner/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "setup: $(PYTHON) is older than Python 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "setup: installing $$(grep -c '==' requirements-dev.lock) packages into $(VENV) (about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e runner
+	@touch $@
+
+.PHONY: demo
+demo: setup ## the main job on the embedded AWS: apply, publish, run, audit trail; no account, no Docker
+	@$(BIN)/dbt-runner local demo
+
+.PHONY: test
+test: setup ## everything the project promises
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+.PHONY: lint
+lint: setup ## terraform fmt and validate, ruff, mypy --strict
+	@command -v terraform >/dev/null || { echo "lint: terraform is not on PATH; install Terraform 1.9 or newer" >&2; exit 1; }
+	TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -diff -recursive .
+	$(BIN)/python -m tests.terraform.validate
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## write what lint would complain about
+	TF_CLI_CONFIG_FILE=/dev/null terraform fmt -recursive .
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no index
+	uv pip compile -q --upgrade --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	  --extra test runner/pyproject.toml -o requirements-dev.lock
+
+.PHONY: clean
+clean: ## remove what make made
+	rm -rf $(VENV) .local .pytest_cache .mypy_cache .ruff_cache
