@@ -27,6 +27,9 @@ from dbt_runner.supervisor import Supervisor
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
+# A probe has nothing to put in order, and a driver that is connecting may not hear an interrupt.
+_PROBE_GRACE_SECONDS = 2.0
+
 
 class Attempt:
     """Runs one attempt of a step, or the health check (position 0).
@@ -120,7 +123,8 @@ class Attempt:
         spec = replace(_spec(asked, work, project, work), probe=True)
         with self._credentials(asked, work, log) as extra:
             environment = {**identity.worker_environment(self._environment, work), **extra}
-            supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, asked.config.health_check_timeout_seconds)
+            timeout = asked.config.health_check_timeout_seconds
+            supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS)
             self._report = supervisor.run(spec)
         return outcome.classify_probe(self._report)
 

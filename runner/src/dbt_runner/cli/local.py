@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 
 if TYPE_CHECKING:
     from dbt_runner.local.session import LocalRun
@@ -57,7 +57,12 @@ def demo_command() -> None:
 
 @local_command.command("up")
 @_home_option
-def up_command(home: Path | None) -> None:
+@click.option(
+    "--environments",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A JSON file with the module's `environments` instead of the one environment local.",
+)
+def up_command(home: Path | None, environments: Path | None) -> None:
     """Keeps the stack up until Ctrl-C, and prints the variables with which other terminals reach it."""
     from dbt_runner.local import session
 
@@ -70,8 +75,9 @@ def up_command(home: Path | None) -> None:
         say("ready: paste the lines above into another terminal; Ctrl-C ends the stack")
 
     with _folder(home, keep=False) as folder, session.exit_on_sigterm(), _cause_on_the_last_line("local"):
+        variables = {"environments": _json_file(environments)} if environments else {}
         try:
-            session.serve(folder, say=say, ready=ready, stop=threading.Event())
+            session.serve(folder, variables, say=say, ready=ready, stop=threading.Event())
         except KeyboardInterrupt:
             say("the stack is down")
 
@@ -128,6 +134,14 @@ def _clock(*, err: bool) -> Callable[[str], None]:
         click.echo(f"[{time.monotonic() - started:6.1f} s] {text}", err=err)
 
     return say
+
+
+def _json_file(path: Path) -> object:
+    try:
+        document: object = json.loads(path.read_text())
+    except ValueError as exc:
+        raise TypedError(INVALID_REQUEST, f"{path} is not JSON: {exc}") from exc
+    return document
 
 
 @contextlib.contextmanager

@@ -79,10 +79,14 @@ class Emulator:
 
         if not _one_per_process.acquire(blocking=False):
             raise StackError("a local stack is up in this process already: take it down first")
+        try:
+            self._server = _make_server()
+        except BaseException:
+            _one_per_process.release()
+            raise
         self._log_level = _interpreter_log.level
         _interpreter_log.setLevel(logging.CRITICAL)
         try:
-            self._server = _make_server()
             self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="moto", daemon=True)
             self._thread.start()
             engine_clients.connect(self.endpoint)
@@ -109,10 +113,11 @@ class Emulator:
                 self._agent.close()
         finally:
             engine_clients.connect(None)
-            self._server.shutdown()
-            self._server.server_close()
-            if self._thread is not None:
+            if self._thread is not None and self._thread.is_alive():
+                # Only then: shutdown waits for a loop to end that may not have begun.
+                self._server.shutdown()
                 self._thread.join()
+            self._server.server_close()
             self._server = self._thread = self._agent = None
             self._clients.clear()
             _forget_everything()

@@ -87,7 +87,7 @@ def run_project(
         say(f"packing and parsing {project}")
         candidate = pool.submit(_candidate, project, Path(folder), say)
         started = time.monotonic()
-        with LocalStack(home, on_progress=_Reporter(say, candidate), on_warning=lambda text: say(f"warning: {text}")) as stack:
+        with LocalStack(home, on_progress=_Reporter(say, candidate), on_warning=_warner(say)) as stack:
             up = time.monotonic()
             store = open_store(stack)
             done = release.commit(store, candidate.result())
@@ -112,13 +112,15 @@ def run_project(
             )
 
 
-def serve(home: Path, *, say: Say, ready: Callable[[LocalStack], None], stop: threading.Event) -> None:
+def serve(home: Path, variables: Mapping[str, Any], *, say: Say, ready: Callable[[LocalStack], None], stop: threading.Event) -> None:
     """Keeps a stack up until `stop` is set (or Ctrl-C).
 
     Args:
+        variables: of examples/local, instead of its defaults.
         ready: called once, when the stack can be used.
     """
-    with LocalStack(home, on_progress=_Reporter(say), on_warning=lambda text: say(f"warning: {text}")) as stack:
+    warn = _warner(say)
+    with LocalStack(home, variables=variables, on_progress=_Reporter(say), on_warning=warn) as stack:
         ready(stack)
         # Without a timeout Python does not look at signals while it waits.
         while not stop.wait(0.5):
@@ -142,6 +144,10 @@ def exit_on_sigterm() -> Iterator[None]:
 def open_store(stack: LocalStack) -> Store:
     """The audit store of a stack."""
     return Store(stack.client("dynamodb"), stack.client("s3"), stack.outputs["table"], stack.outputs["bucket"])
+
+
+def _warner(say: Say) -> Say:
+    return lambda text: say(f"warning: {text}")
 
 
 def _candidate(project: Path, folder: Path, say: Say) -> release.Candidate:

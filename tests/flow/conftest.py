@@ -1,0 +1,41 @@
+"""One apply for the whole session, in a process of its own; destroyed cleanly at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from flow.support import FAULTS, SHOP, Stack, down, up
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack with the releases shop-1 and faults-1; leaves nothing behind, and says so if it does."""
+    stack = up(tmp_path_factory.mktemp("stack"))
+    try:
+        for project, version in ((SHOP, "shop-1"), (FAULTS, "faults-1")):
+            stack.cli("release", "publish", "--project", str(project), "--version", version)
+        for environment in ("local", "queue", "busy"):
+            stack.cli("release", "promote", "--environment", environment, "--version", "faults-1")
+        yield stack
+        stack.terraform().destroy()
+        assert stack.client("dynamodb").list_tables()["TableNames"] == []
+        assert stack.client("s3").list_buckets()["Buckets"] == []
+        assert stack.client("iam").list_roles()["Roles"] == []
+        assert stack.client("stepfunctions").list_state_machines()["stateMachines"] == []
+        assert stack.client("sns").list_topics()["Topics"] == []
+        down(stack)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            stack.process.kill()
+        stack.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def every_run_is_closed(stack: Stack) -> Iterator[None]:
+    """After any test here no record is open and no lock is held."""
+    yield
+    assert stack.open_records() == []
+    assert [stack.lock(environment) for environment in ("local", "queue", "busy")] == [None, None, None]

@@ -1,0 +1,205 @@
+"""The stack as another process sees it: `dbt-runner local up`, our own commands, boto3, and Terraform on the stack's state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+
+from dbt_runner import config, runs
+from dbt_runner.local.clients import without_aws_settings
+from dbt_runner.local.terraform import Terraform
+from dbt_runner.store import Item, Store, environment_pk, run_pk
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parents[1]
+SHOP = CHECKOUT / "examples" / "local" / "shop"
+FAULTS = HERE / "faults_project"
+
+T = TypeVar("T")
+
+UP_SECONDS = 300
+RUN_SECONDS = 180
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = RUN_SECONDS) -> T:
+    """Looks again and again until there is something; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None:
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class Stack:
+    """A running stack.
+
+    Attributes:
+        environ: what `local up` printed.
+        home: the stack's folder.
+    """
+
+    process: subprocess.Popen[str]
+    environ: Mapping[str, str]
+    home: Path
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def process_environ(self) -> dict[str, str]:
+        return {**without_aws_settings(os.environ), **self.environ}
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=self.environ["AWS_ENDPOINT_URL"],
+                region_name=self.environ["AWS_DEFAULT_REGION"],
+                aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+            )
+        return self._clients[service]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.client("dynamodb"), self.client("s3"), self.environ["DBT_RUNNER_TABLE"], None)
+
+    def config(self, environment: str) -> config.EnvironmentConfig:
+        return config.load(self.store, environment)
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Calls dbt-runner as a person in another terminal would."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dbt_runner", *arguments],
+            env=self.process_environ,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=RUN_SECONDS,
+        )
+        assert not check or done.returncode == 0, f"dbt-runner {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def terraform(self) -> Terraform:
+        """Terraform on the state that `local up` made."""
+        return Terraform(self.home / "terraform" / "examples" / "local", environ=self.process_environ, warn=lambda text: None)
+
+    # --- runs ----------------------------------------------------------------------------------------------------
+
+    def start(self, environment: str, document: object) -> str:
+        """Starts an execution with any input at all, past every check of the CLI; returns its ARN."""
+        arn: str = self.client("stepfunctions").start_execution(
+            stateMachineArn=self.config(environment).state_machine, input=json.dumps(document)
+        )["executionArn"]
+        return arn
+
+    def abort(self, execution: str) -> None:
+        self.client("stepfunctions").stop_execution(executionArn=execution)
+
+    def execution_ended(self, execution: str) -> Mapping[str, Any]:
+        """The execution when it has ended."""
+
+        def look() -> Mapping[str, Any] | None:
+            answer: Mapping[str, Any] = self.client("stepfunctions").describe_execution(executionArn=execution)
+            return answer if answer["status"] != "RUNNING" else None
+
+        return wait_for(f"end of {execution}", look)
+
+    def record(self, environment: str, execution: str) -> Item:
+        """The one closed record of an execution that has ended."""
+
+        def look() -> Item | None:
+            found = [item for item in self._records(environment) if item["execution"] == execution]
+            assert len(found) <= 1, found
+            return found[0] if found and "ended_at" in found[0] else None
+
+        return wait_for(f"closed record of {execution}", look, 60)
+
+    def run(self, environment: str, document: object) -> tuple[Mapping[str, Any], Item]:
+        """Runs to the end: the execution and its record."""
+        execution = self.start(environment, document)
+        return self.execution_ended(execution), self.record(environment, execution)
+
+    def nodes(self, environment: str, execution: str) -> dict[str, Item]:
+        """The node items of a run, by unique_id."""
+        run_id = execution.rsplit(":", 1)[1]
+        return {item["unique_id"]: item for item in self.store.query(run_pk(environment, run_id), "NODE#")}
+
+    def outcomes(self, environment: str, execution: str) -> list[Item]:
+        run_id = execution.rsplit(":", 1)[1]
+        return list(self.store.query(run_pk(environment, run_id), "STEP#"))
+
+    def wait_until_slow_runs(self, environment: str, execution: str) -> None:
+        """Until the model `fast` is in the books, so that `slow` is what dbt is busy with."""
+        wait_for("model fast", lambda: self.nodes(environment, execution).get("model.faults.fast"))
+
+    def lock(self, environment: str) -> runs.Lock | None:
+        return runs.lock_of(self.store, environment)
+
+    def open_records(self) -> list[Item]:
+        """Records of all environments that are not closed."""
+        return [item for name in environments(self.home) for item in self._records(name) if "ended_at" not in item]
+
+    def _records(self, environment: str) -> list[Item]:
+        return list(self.store.query(environment_pk(environment), "RUN#"))
+
+
+def environments(home: Path) -> dict[str, Any]:
+    """Three environments of one apply: one a policy for runs that overlap, with a database each."""
+    jobs = json.loads((CHECKOUT / "examples" / "local" / "jobs.json").read_text())
+    return {
+        name: {
+            "warehouse": {"type": "duckdb", "settings": {"path": str(home / f"{name}.duckdb"), "threads": "4"}},
+            "compute": {"spot": name != "queue"},
+            "overlap": overlap,
+            "timeout_seconds": 1800,
+            "jobs": jobs,
+        }
+        for name, overlap in {"local": "skip", "queue": "queue", "busy": "fail"}.items()
+    }
+
+
+def up(home: Path) -> Stack:
+    """Starts `dbt-runner local up` and waits until it is ready."""
+    file = home / "environments.json"
+    file.write_text(json.dumps(environments(home)))
+    errors = (home / "up.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dbt_runner", "local", "up", "--home", str(home), "--environments", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+    )
+    environ = dict(_exports(process))
+    assert "DBT_RUNNER_TABLE" in environ, f"local up ended with {process.wait(UP_SECONDS)}: {(home / 'up.log').read_text()[-3000:]}"
+    return Stack(process, environ, home)
+
+
+def down(stack: Stack) -> str:
+    """Ends it as Ctrl-C does; returns what it had said."""
+    stack.process.send_signal(signal.SIGINT)
+    code = stack.process.wait(60)
+    said = (stack.home / "up.log").read_text()
+    assert code == 0, said[-3000:]
+    return said
+
+
+def _exports(process: subprocess.Popen[str]) -> Sequence[tuple[str, str]]:
+    assert process.stdout is not None
+    exports = []
+    for line in process.stdout:
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        exports.append((name, value))
+        if name == "DBT_RUNNER_ENVIRONMENT":
+            break
+    return exports
