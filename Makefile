@@ -53,6 +53,9 @@ format: setup ## write what lint would complain about
 lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no index
 	uv pip compile -q --upgrade --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
 	  --extra test runner/pyproject.toml -o requirements-dev.lock
+	cd runner && uv pip compile -q --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.12 \
+	  --only-binary :all: --constraints ../requirements-dev.lock --extra duckdb --extra postgres pyproject.toml requirements/build.in \
+	  -o requirements/image.txt
 
 .PHONY: clean
 clean: ## remove what make made

@@ -25,5 +25,5 @@ output "environments" {
 
 output "cli" {
   description = "Environment variables that the command line needs."
-  value       = { DBT_RUNNER_TABLE = module.audit_store.table }
+  value       = { DBT_RUNNER_TABLE = module.audit_store.table, DBT_RUNNER_BUCKET = module.audit_store.bucket }
 }

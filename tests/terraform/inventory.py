@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tftest
-import yaml  # type: ignore[import-untyped]  # no stubs among the development tools
+import yaml
 
 UPDATE = "UPDATE_INVENTORIES"
 FOLDER = Path(__file__).parent / "inventories"

@@ -49,7 +49,7 @@ class Terraform:
         self.check(folder, "init", "-backend=false", "-input=false", "-no-color")
         self.check(folder, "validate", "-no-color")
 
-    def plan(self, folder: Path, variables: Path) -> tftest.TerraformPlanOutput:
+    def plan(self, folder: Path, variables: Path | None = None) -> tftest.TerraformPlanOutput:
         """Plans a folder from nothing. The folder must be a copy: tftest deletes Terraform's files from it.
 
         Raises:
@@ -57,7 +57,7 @@ class Terraform:
         """
         test = tftest.TerraformTest(str(folder), env=dict(self.env))
         test.setup()
-        return test.plan(output=True, tf_var_file=str(variables))
+        return test.plan(output=True, tf_var_file=str(variables) if variables else None)
 
 
 def environment(scratch: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:

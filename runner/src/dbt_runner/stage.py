@@ -186,7 +186,7 @@ def _packages(root: Path) -> list[Any]:
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml  # type: ignore[import-untyped]  # of dbt-core's own dependencies, which bring no types for it
+    import yaml
 
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -96,8 +96,7 @@ class LocalStack:
     @property
     def environ(self) -> Mapping[str, str]:
         """The variables with which our commands, the AWS CLI and Terraform reach the stack from another process."""
-        table = self.outputs.get("table")
-        return {**self._emulator.environ, **({"DBT_RUNNER_TABLE": str(table)} if table else {})}
+        return {**self._emulator.environ, **self.outputs.get("cli", {})}
 
     def process_environ(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """A whole environment for such a process: `base` (this process's own) without AWS settings, and `environ`."""
