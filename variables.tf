@@ -25,7 +25,7 @@ locals {
 
   # What the runner accepts, as in runner/src/dbt_runner. A command is split like a shell would and never given to a shell.
   dbt_commands = [
-    "build", "clone", "compile", "docs generate", "list", "ls", "parse", "run", "run-operation", "seed", "show", "snapshot",
+    "build", "compile", "docs generate", "list", "ls", "parse", "run", "run-operation", "seed", "show", "snapshot",
     "source freshness", "test",
   ]
   dbt_command_pattern = "^\\s*(?:dbt\\s+)?(?:${join("|", [for c in local.dbt_commands : replace(c, " ", "\\s+")])})(\\s|$)"

@@ -30,6 +30,12 @@ def fresh(tmp_path: Path) -> Iterator[World]:
         world.emulator.stop()
 
 
+def test_stopping_leaves_moto_as_it_was(fresh: World) -> None:
+    assert all(patch.applied for patch in moto_patches.all_patches())
+    fresh.emulator.stop()
+    assert [patch.name for patch in moto_patches.all_patches() if patch.applied] == []
+
+
 def test_stopping_ends_every_task_execution_and_thread(fresh: World) -> None:
     machine = fresh.machine({"A": fresh.sync_state("trap '' TERM; echo $$; while true; do sleep 0.05; done")})
     execution = fresh.start(machine)

@@ -151,7 +151,7 @@ def test_definition_is_rendered_in_full(state_machine: tftest.TerraformPlanOutpu
 
 def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environments: tftest.TerraformPlanOutput) -> None:
     outputs = known_outputs(two_environments)
-    assert outputs["cli"] == {"DBT_RUNNER_TABLE": "analytics-audit"}
+    assert outputs["cli"] == {"DBT_RUNNER_TABLE": outputs["table"], "DBT_RUNNER_BUCKET": outputs["bucket"]}
     assert (outputs["table"], outputs["bucket"]) == ("analytics-audit", "analytics-audit-123456789012-eu-central-1")
     prod = outputs["environments"]["prod"]
     assert prod["state_machine_arn"] == "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod:live"

@@ -226,6 +226,7 @@ def from_container(environment: Mapping[str, str] | None = None) -> int:
         raise TypedError(
             RUNNER_ERROR, f"{exc} is missing or wrong: this command is called by the state machine; people use dbt-runner start"
         ) from exc
+    identity.hide()
     session = boto3.Session()
     store = Store(session.client("dynamodb"), session.client("s3"), table, bucket)
     return Attempt(store, lambda: session.client("sts"), own).run(name, run_key, position, attempt)

@@ -6,8 +6,10 @@ warehouse role, for this run, and renews it while the run goes on.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html: a token is good for 15 minutes.
 _RENEW_EVERY_SECONDS = 600.0
+_PR_SET_DUMPABLE = 4
 _CONTROL_PREFIXES = ("AWS_", "ECS_", "DBT_RUNNER_")
 
 
@@ -41,6 +44,19 @@ def worker_environment(own: Mapping[str, str], work: Path) -> dict[str, str]:
         PYTHONUNBUFFERED="1",
     )
     return environment
+
+
+def hide() -> None:
+    """Keeps this process's environment and memory from the worker, which runs as the same user. On Linux only.
+
+    Without it the team's code could read the control role's variables in /proc and fetch its credentials by them. The worker is
+    not affected: it is another program. https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE, 0)")
 
 
 def session_name(run_id: str) -> str:

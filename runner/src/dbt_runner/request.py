@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 HEALTH_CHECK = "health_check"
 
 # Commands that build or read the warehouse by the release. What is left out would change the release (deps, clean, init),
-# ask the user something (init) or answer from an earlier run's files (retry).
+# ask the user something (init) or answer from another run's files (retry, clone).
 VERBS: tuple[tuple[str, ...], ...] = (
     ("build",),
-    ("clone",),
     ("compile",),
     ("docs", "generate"),
     ("list",),
@@ -39,10 +38,8 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("test",),
 )
 # Commands whose results say what became of a node in the warehouse. The others also announce nodes, but only compiled them.
-EXECUTING_VERBS = frozenset(
-    {("build",), ("clone",), ("run",), ("run-operation",), ("seed",), ("snapshot",), ("source", "freshness"), ("test",)}
-)
-FULL_REFRESH_VERBS = frozenset({("build",), ("compile",), ("run",), ("seed",), ("clone",)})
+EXECUTING_VERBS = frozenset({("build",), ("run",), ("run-operation",), ("seed",), ("snapshot",), ("source", "freshness"), ("test",)})
+FULL_REFRESH_VERBS = frozenset({("build",), ("compile",), ("run",), ("seed",)})
 
 # The runner decides where the project, the profile and the artifacts are; vars have a field of their own.
 _OWNED_FLAGS = frozenset(

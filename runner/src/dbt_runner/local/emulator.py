@@ -102,6 +102,7 @@ class Emulator:
         """Abort what runs, end every task, stop the server and drop its memory. Does nothing when it is not started."""
         if self._server is None:
             return
+        from dbt_runner.local import moto_patches
         from dbt_runner.local.moto_patches.events import event_queue
         from dbt_runner.local.moto_patches.stepfunctions_engine import engine_clients
 
@@ -121,6 +122,7 @@ class Emulator:
             self._server = self._thread = self._agent = None
             self._clients.clear()
             _forget_everything()
+            moto_patches.revert_all()
             _interpreter_log.setLevel(self._log_level)
             _one_per_process.release()
 

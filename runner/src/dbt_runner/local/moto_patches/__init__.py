@@ -57,8 +57,19 @@ def all_patches() -> list[Patch]:
 def apply_all() -> None:
     """Apply every patch and let moto execute state machines. Calling it again changes nothing."""
     patches = all_patches()
-    from moto.core.config import default_user_config
-
-    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    _execute_state_machines(True)
     for patch in patches:
         patch.apply()
+
+
+def revert_all() -> None:
+    """Leave moto as it was, for whoever uses it in this process without us."""
+    for patch in reversed(all_patches()):
+        patch.revert()
+    _execute_state_machines(False)
+
+
+def _execute_state_machines(yes: bool) -> None:
+    from moto.core.config import default_user_config
+
+    default_user_config["stepfunctions"] = {"execute_state_machine": yes}

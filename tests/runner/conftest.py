@@ -1,0 +1,113 @@
+"""What the runner's tests share: an audit store on moto, and an environment by the contract of docs/architecture.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from dbt_runner.store import CONFIG, Store, environment_pk
+
+ACCOUNT = "123456789012"
+REGION: Final = "eu-central-1"
+TABLE = "analytics-audit"
+BUCKET = f"analytics-audit-{ACCOUNT}-{REGION}"
+
+
+@pytest.fixture(autouse=True)
+def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have settings of the real AWS, of dbt-runner or of dbt: none of them may matter."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "DBT_RUNNER_TABLE", "DBT_RUNNER_BUCKET", "DBT_RUNNER_ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+
+
+@contextlib.contextmanager
+def _audit_store() -> Iterator[Store]:
+    with mock_aws():
+        dynamodb = boto3.client("dynamodb", region_name=REGION)
+        dynamodb.create_table(
+            TableName=TABLE,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        )
+        s3 = boto3.client("s3", region_name=REGION)
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        yield Store(dynamodb, s3, TABLE, BUCKET)
+
+
+@pytest.fixture(scope="session")
+def audit_store() -> Callable[[], contextlib.AbstractContextManager[Store]]:
+    """Makes what `store` is, for fixtures that live longer than a test."""
+    return _audit_store
+
+
+@pytest.fixture
+def store(no_outside_settings: None) -> Iterator[Store]:
+    """An empty audit store: the table and the versioned bucket as the module names them, on moto in this process."""
+    with _audit_store() as store:
+        yield store
+
+
+@pytest.fixture
+def environment(store: Store) -> dict[str, Any]:
+    """The environment `prod` as Terraform would have applied it; its CONFIG item is in the store."""
+    config = config_of("prod")
+    store.put({"pk": environment_pk("prod"), "sk": CONFIG, "config": json.dumps(config)})
+    return config
+
+
+def config_of(environment: str) -> dict[str, Any]:
+    """The CONFIG document of an environment, by the contract: every key is there."""
+    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:analytics-{environment}"
+    role = f"arn:aws:iam::{ACCOUNT}:role/analytics-{environment}"
+    ecs = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
+    return {
+        "schema": 1,
+        "name": "analytics",
+        "environment": environment,
+        "region": REGION,
+        "account": ACCOUNT,
+        "table": TABLE,
+        "bucket": BUCKET,
+        "state_machine": f"{machine}:live",
+        "finalize": f"{machine}-finalize",
+        "topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:analytics-{environment}",
+        "warehouse": {"type": "duckdb", "settings": {"path": "warehouse.duckdb"}, "identity": {}},
+        "compute": {"type": "fargate", "sizes": [{"cpu": 1024, "memory": 4096}], "spot": True, "architecture": "ARM64"},
+        "health_check": {"enabled": True, "compute": "fargate", "timeout_seconds": 60},
+        "retry": {"max_attempts": 3, "interval_seconds": 30, "backoff_rate": 2},
+        "overlap": "skip",
+        "timeout_seconds": 14400,
+        "jobs": {
+            "hourly": {
+                "schedule": "rate(1 hour)",
+                "timezone": "UTC",
+                "enabled": True,
+                "vars": {},
+                "full_refresh": False,
+                "steps": [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 3600}],
+            }
+        },
+        "env_vars": {},
+        "roles": {kind: f"{role}-{kind}" for kind in ("states", "task", "warehouse", "execution")},
+        "ecs": {
+            "cluster": f"{ecs}:cluster/analytics-{environment}",
+            "task_definition": f"{ecs}:task-definition/analytics-{environment}:1",
+            "container": "dbt",
+            "subnets": ["subnet-0123456789abcdef0"],
+            "security_groups": [],
+            "assign_public_ip": "DISABLED",
+            "log_group": f"/analytics/{environment}/runner",
+        },
+    }

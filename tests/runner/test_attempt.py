@@ -1,0 +1,479 @@
+"""One attempt from its first read to its outcome, on the embedded store: whatever happens, the outcome is there and it is true.
+
+Where dbt does not matter, a script takes the worker's place (see projects.scripted).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from dbt_runner import attempt, audit, bundle, identity, release, stage
+from dbt_runner.attempt import Attempt, from_container
+from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.store import CONFIG, LOCK, Item, Store, environment_pk, release_key
+from runner import projects
+from runner.releases import refused
+
+EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:analytics-prod:r-1"
+RUN_KEY = "RUN#2026-11-23T01:00:00.000Z#r-1"
+PREFIX = "runs/prod/2026/11/23/r-1/"
+
+PROJECT: Mapping[str, str] = {
+    "dbt_project.yml": projects.PROJECT,
+    "models/orders.sql": """
+{{ config(materialized='table') }}
+{% if not flags.FULL_REFRESH %}{{ exceptions.raise_compiler_error('no full refresh') }}{% endif %}
+select {{ var('answer') }} as answer, '{{ var("text") }}' as text, '{{ target.name }}' as target
+""",
+    "models/answers.sql": "select answer, text from {{ ref('orders') }}",
+    "models/models.yml": "models: [{ name: orders, columns: [{ name: answer, data_tests: [not_null] }] }]",
+}
+
+
+class Run:
+    """A planned run of environment `prod` in the store, as the state machine leaves it before it starts a container.
+
+    Attributes:
+        environment: the container's environment variables.
+        sts: how the attempt gets a client of STS.
+    """
+
+    def __init__(self, store: Store, config: dict[str, Any]) -> None:
+        self.store = store
+        self.config = config
+        self.environment = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "control", "DBT_RUNNER_TABLE": store.table}
+        self.sts: Callable[[], Any] = lambda: pytest.fail("nothing here needs STS")
+        self.steps: list[dict[str, Any]] = [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 80}]
+        self.plan: dict[str, Any] = {"job": "hourly", "vars": {}, "full_refresh": False, "trigger": "schedule"}
+        self.lock: Item | None = {"owner": EXECUTION, "run_id": "r-1"}
+
+    def attempt(self, position: int = 1, number: int = 1) -> int:
+        pk = environment_pk("prod")
+        self.store.put({"pk": pk, "sk": CONFIG, "config": json.dumps(self.config)})
+        if self.lock:
+            self.store.put({"pk": pk, "sk": LOCK, **self.lock})
+        item = {"run_id": "r-1", "execution": EXECUTION, "release": "1.4.2", "artifacts": PREFIX, "status": "RUNNING"}
+        self.store.put({"pk": pk, "sk": RUN_KEY, **item, "request": json.dumps({**self.plan, "steps": self.steps})})
+        return Attempt(self.store, self.sts, self.environment).run("prod", RUN_KEY, position, number)
+
+    def outcome(self, sk: str = "STEP#01#build#1") -> Item:
+        found = self.store.get("RUN#prod#r-1", sk)
+        assert found is not None, list(self.store.query("RUN#prod#r-1", "STEP#"))
+        return found
+
+    def nodes(self) -> dict[str, Item]:
+        return {item["unique_id"]: item for item in self.store.query("RUN#prod#r-1", "NODE#")}
+
+
+@pytest.fixture
+def run(store: Store, environment: dict[str, Any], tmp_path: Path) -> Run:
+    environment["warehouse"]["settings"]["path"] = str(tmp_path / "warehouse.duckdb")
+    return Run(store, environment)
+
+
+def publish(store: Store, folder: Path, files: Mapping[str, str]) -> None:
+    """Release 1.4.2 with these files."""
+    projects.write(folder, files)
+    path = folder.with_name(f"{folder.name}.tar.gz")
+    bundle.pack(stage.files(folder), path)
+    release.commit(
+        store,
+        release.Candidate(
+            version="1.4.2",
+            bundle=path,
+            manifest=b"{}",
+            project="tiny",
+            dbt_version="1.11.16",
+            adapter="duckdb",
+            author="arn",
+            git_commit=None,
+            git_branch=None,
+            git_dirty=None,
+            counts={},
+        ),
+    )
+
+
+@pytest.fixture
+def released(store: Store, tmp_path: Path) -> None:
+    publish(store, tmp_path / "project", PROJECT)
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "Supervisor", lambda *_, **__: pytest.fail("a worker was started"))
+
+
+def scripted(run: Run, tmp_path: Path, script: str) -> None:
+    run.environment.update(projects.scripted(tmp_path / "scripted", script))
+
+
+def log_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+# --- real dbt --------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_succeeds_leaves_its_outcome_nodes_and_artifacts(
+    run: Run, released: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run.plan.update(vars={"answer": 42, "text": "a b; $(id) \\ \u00fc"}, full_refresh=True)
+    run.steps[0]["commands"] = ["build --select orders", "build --exclude orders -f"]
+    assert run.attempt() == 0
+    outcome = run.outcome()
+    assert (outcome["exit_code"], outcome["counts"], outcome["failures"]) == (0, {"success": 2, "pass": 1}, [])
+    assert {"error", "message", "why"}.isdisjoint(outcome)
+    assert [(c["command"], c["success"], c["selected"]) for c in outcome["commands"]] == [
+        ("build --select orders", True, 2),
+        ("build --exclude orders -f", True, 1),
+    ]
+    assert outcome["started_at"] < outcome["ended_at"]
+    assert outcome["seconds"] > 0 and outcome["peak_memory_mib"] > 50
+    assert {"dbt-runner", "dbt-core", "dbt-duckdb"} == set(outcome["versions"])
+    assert outcome["compute"] == "fargate"
+    assert {(node["name"], node["status"], node["command"]) for node in run.nodes().values()} == {
+        ("orders", "success", 0),
+        ("not_null_orders_answer", "pass", 0),
+        ("answers", "success", 1),
+    }
+    stored = {a["key"].removeprefix(f"{PREFIX}build/1/"): a for a in outcome["artifacts"]}
+    assert {"run_results.json", "command-0/run_results.json", "manifest.json", "dbt.log"} <= set(stored)
+    for artifact in stored.values():
+        body = boto3.client("s3").get_object(Bucket=run.store.bucket, Key=artifact["key"])["Body"].read()
+        assert (hashlib.sha256(body).hexdigest(), len(body)) == (artifact["sha256"], artifact["bytes"])
+    lines = log_lines(capsys)
+    assert all((line["environment"], line["step"], line["attempt"]) == ("prod", "build", 1) for line in lines)
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
+        assert warehouse.sql("select * from orders").fetchall() == [(42, "a b; $(id) \\ \u00fc", "prod")]
+
+
+def test_a_step_that_fails_says_which_node_and_keeps_its_artifacts(run: Run, store: Store, tmp_path: Path) -> None:
+    publish(store, tmp_path / "project", projects.BAD)
+    run.steps[0]["commands"] = ["run"]
+    assert run.attempt(number=3) == 10
+    outcome = run.outcome("STEP#01#build#3")
+    assert outcome["error"] == "Dbt.ModelError"
+    assert "model.tiny.broken" in outcome["message"] and "no_such_column" in outcome["failures"][0]["message"]
+    assert run.nodes()["model.tiny.after_broken"]["status"] == "skipped"
+    assert run.nodes()["model.tiny.good"]["attempt"] == 3
+    assert f"{PREFIX}build/3/run_results.json" in [a["key"] for a in outcome["artifacts"]]
+
+
+def test_a_release_that_does_not_compile_is_its_authors_error(run: Run, store: Store, tmp_path: Path) -> None:
+    publish(store, tmp_path / "project", {**PROJECT, "models/orders.sql": "select * from {{ ref('nothing') }}"})
+    assert run.attempt() == 12
+    assert "nothing" in run.outcome()["message"]
+    assert run.nodes() == {}
+
+
+def test_the_health_check_asks_the_warehouse(run: Run, released: None) -> None:
+    assert run.attempt(position=0) == 0
+    outcome = run.outcome("STEP#00#health_check#1")
+    assert (outcome["step"], outcome["exit_code"], outcome["counts"]) == ("health_check", 0, {})
+
+
+def test_the_health_check_says_that_the_warehouse_is_not_there(run: Run, released: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    settings = {"host": "127.0.0.1", "port": port, "user": "dbt", "dbname": "a", "retries": "0"}
+    run.config["warehouse"] = {"type": "postgres", "settings": settings, "identity": {}}
+    assert run.attempt(position=0) == 20
+    outcome = run.outcome("STEP#00#health_check#1")
+    assert outcome["error"] == "Dbt.WarehouseUnavailable"
+    assert "FailedToConnectError" in outcome["why"] and port in outcome["message"]
+
+
+def test_a_warehouse_that_accepts_and_never_answers_ends_the_health_check_in_its_time(
+    run: Run, released: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = {"host": "127.0.0.1", "port": str(server.getsockname()[1]), "user": "dbt", "dbname": "a", "connect_timeout": "600"}
+        run.config["warehouse"] = {"type": "postgres", "settings": settings, "identity": {}}
+        run.config["health_check"]["timeout_seconds"] = 4
+        assert run.attempt(position=0) == 20
+    assert "did not answer" in run.outcome("STEP#00#health_check#1")["message"]
+    stopping = next(line for line in log_lines(capsys) if "grace_seconds" in line)
+    assert stopping["grace_seconds"] <= 5, "libpq hears no interrupt while it connects"
+
+
+def test_a_step_and_a_health_check_run_on_postgresql(run: Run, released: None) -> None:
+    run.plan.update(vars={"answer": 42, "text": "x"}, full_refresh=True)
+    with projects.postgres() as warehouse:
+        run.config["warehouse"] = {"type": "postgres", "settings": dict(warehouse.settings), "identity": {}}
+        assert run.attempt(position=0) == 0
+        assert run.attempt() == 0, run.outcome()
+        assert projects.query(warehouse, "select answer, target from public.orders") == [(42, "prod")]
+    assert run.nodes()["model.tiny.orders"]["rows"] == 1
+    assert "dbt-postgres" in run.outcome()["versions"]
+
+
+# --- refused before anything runs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_an_invalid_command_of_a_later_step_starts_no_dbt(run: Run, released: None, nothing_starts: None, position: int) -> None:
+    run.steps.append({"name": "later", "commands": ["build", "clean"], "on_failure": "fail", "timeout_seconds": 60})
+    assert run.attempt(position=position) == 30
+    outcome = run.outcome("STEP#00#health_check#1" if position == 0 else "STEP#01#build#1")
+    assert outcome["error"] == "Dbt.InvalidRequest"
+    assert outcome["message"].startswith("steps[1].commands[1]: ")
+
+
+@pytest.mark.parametrize("lock", [None, {"owner": "arn:of:another", "run_id": "r-2"}])
+def test_without_the_lock_nothing_is_executed(run: Run, released: None, nothing_starts: None, lock: Item | None) -> None:
+    run.lock = lock
+    assert run.attempt() == 33
+    assert run.outcome()["error"] == "Dbt.LockLost"
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_release_that_is_not_there_is_named(run: Run, nothing_starts: None, position: int) -> None:
+    assert run.attempt(position=position) == 31
+    assert "1.4.2" in run.outcome("STEP#00#health_check#1" if position == 0 else "STEP#01#build#1")["message"]
+
+
+def test_a_release_that_was_changed_is_not_run(run: Run, released: None, nothing_starts: None) -> None:
+    boto3.client("s3").put_object(Bucket=run.store.bucket, Key=release_key("1.4.2", "bundle.tar.gz"), Body=b"something else")
+    assert run.attempt() == 32
+    assert run.outcome()["error"] == "Dbt.ReleaseCorrupt"
+
+
+def test_settings_that_the_adapter_does_not_know_are_refused(run: Run, released: None, nothing_starts: None) -> None:
+    run.config["warehouse"]["settings"]["paht"] = "x"
+    assert run.attempt() == 30
+    assert "settings.paht" in run.outcome()["message"]
+
+
+def test_a_run_that_does_not_exist_is_an_exit_code_and_a_line_of_the_log(
+    store: Store, nothing_starts: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Attempt(store, lambda: pytest.fail("no STS"), {}).run("prod", RUN_KEY, 1, 1) == 1
+    [line] = log_lines(capsys)
+    assert line["level"] == "error" and "has no run" in line["message"]
+    assert (line["environment"], line["run_key"]) == ("prod", RUN_KEY)
+
+
+def test_a_warehouse_role_that_aws_refuses_runs_nothing(run: Run, released: None, nothing_starts: None) -> None:
+    rds = {"host": "db.example.org", "user": "dbt", "dbname": "a"}
+    run.config["warehouse"] = {"type": "postgres", "settings": rds, "identity": {"method": "rds_iam"}}
+    client = boto3.client("sts")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("assume_role", "AccessDenied", "not you", http_status_code=403)
+        run.sts = lambda: client
+        assert run.attempt() == 21
+    assert run.outcome()["error"] == "Dbt.AccessDenied"
+
+
+# --- the worker's surroundings, and signals ------------------------------------------------------------------------------
+
+
+def test_the_worker_gets_a_token_and_nothing_of_the_control_role(run: Run, released: None, tmp_path: Path) -> None:
+    rds = {"host": "db.example.org", "user": "dbt", "dbname": "a"}
+    run.config["warehouse"] = {"type": "postgres", "settings": rds, "identity": {"method": "rds_iam"}}
+    run.sts = lambda: boto3.client("sts")
+    script = """
+token = open(os.environ["PGPASSFILE"]).read()
+node("token" if token.startswith("db.example.org:5432:*:dbt:") and "X-Amz-Signature" in token else "none")
+for name in os.environ:
+    if name.startswith(("AWS_", "ECS_", "DBT_RUNNER_")):
+        node(name)
+node("home" if os.path.samefile(os.environ["HOME"], os.path.join(os.getcwd(), "..")) else os.environ["HOME"])
+done()
+"""
+    scripted(run, tmp_path, script)
+    assert run.attempt() == 0
+    assert set(run.nodes()) == {"token", "home"}
+
+
+def test_nothing_is_left_on_the_disk(run: Run, released: None, tmp_path: Path) -> None:
+    scripted(run, tmp_path, "node(os.path.realpath('..'))\ndone()\n")
+    assert run.attempt() == 0
+    [work] = run.nodes()
+    assert Path(work).name.startswith("dbt-runner-") and not Path(work).exists()
+
+
+def ask_to_stop(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)  # The interpreter runs the handler between two instructions, at the latest here.
+
+
+def test_a_signal_while_the_release_is_fetched_ends_the_attempt_at_once(
+    run: Run, released: None, nothing_starts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def slow(*_: Any) -> None:
+        ask_to_stop()
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(release, "fetch", slow)
+    assert run.attempt() == 40
+    outcome = run.outcome()
+    assert (outcome["error"], outcome["why"]) == ("Dbt.Interrupted", "SIGTERM")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("place", ["upload", "cleaning up", "recording"])
+def test_a_signal_after_dbt_ended_well_changes_nothing(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    asked: list[str] = []
+
+    def then(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(first: Any, *arguments: Any, **keywords: Any) -> Any:
+            # The release's own temporary folder is removed while it may still be interrupted.
+            if not isinstance(first, str) or not Path(first).name.startswith("dbt-release-"):
+                asked.append(place)
+                ask_to_stop()
+                ask_to_stop()
+            return original(first, *arguments, **keywords)
+
+        return call
+
+    if place == "upload":
+        monkeypatch.setattr(audit, "upload_artifacts", then(audit.upload_artifacts))
+    elif place == "cleaning up":
+        monkeypatch.setattr(shutil, "rmtree", then(shutil.rmtree))
+    else:
+        monkeypatch.setattr(audit, "outcome_item", then(audit.outcome_item))
+    scripted(run, tmp_path, "node('a')\ndone()\n")
+    assert run.attempt() == 0
+    assert asked
+    assert run.outcome()["exit_code"] == 0
+
+
+def test_a_second_signal_does_not_cost_the_outcome(run: Run, released: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rmtree = shutil.rmtree
+    tidied: list[str] = []
+
+    def fetch(*_: Any) -> None:
+        try:
+            ask_to_stop()
+        finally:
+            ask_to_stop()
+            tidied.append("fetch")
+
+    def again(*arguments: Any, **keywords: Any) -> None:
+        ask_to_stop()
+        rmtree(*arguments, **keywords)
+        tidied.append("work")
+
+    monkeypatch.setattr(release, "fetch", fetch)
+    monkeypatch.setattr(shutil, "rmtree", again)
+    assert run.attempt() == 40
+    assert tidied == ["fetch", "work"]
+    assert run.outcome()["error"] == "Dbt.Interrupted"
+
+
+def test_a_killed_worker_is_recorded_with_its_nodes(run: Run, released: None, tmp_path: Path) -> None:
+    scripted(run, tmp_path, "node('a')\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    assert run.attempt() == 41
+    assert run.outcome()["error"] == "Dbt.OutOfMemory"
+    assert run.outcome()["counts"] == {"success": 1}
+    assert list(run.nodes()) == ["a"]
+
+
+def test_a_step_that_runs_out_of_its_time_is_recorded(run: Run, released: None, tmp_path: Path) -> None:
+    run.steps[0]["timeout_seconds"] = 1
+    scripted(run, tmp_path, "node('a')\ntime.sleep(600)\n")
+    assert run.attempt() == 42
+    assert run.outcome()["error"] == "Dbt.Timeout"
+
+
+# --- when the books cannot be kept ---------------------------------------------------------------------------------------
+
+
+def test_an_upload_that_fails_is_an_error_of_ours_that_keeps_the_nodes(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ConnectionError("S3 does not answer")
+
+    monkeypatch.setattr(audit, "upload_artifacts", fails)
+    scripted(run, tmp_path, "node('a')\ndone()\n")
+    assert run.attempt() == 1
+    outcome = run.outcome()
+    assert (outcome["error"], outcome["counts"]) == ("Dbt.RunnerError", {"success": 1})
+    assert "S3 does not answer" in outcome["message"]
+
+
+@pytest.mark.parametrize(("success", "exit_code"), [("True", 1), ("False", 10)])
+def test_an_outcome_that_cannot_be_written_is_still_an_exit_code(
+    run: Run,
+    released: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    success: str,
+    exit_code: int,
+) -> None:
+    put = Store.put
+
+    def no_outcomes(store: Store, item: Mapping[str, Any], **keywords: Any) -> None:
+        if item["sk"].startswith("STEP#"):
+            raise ConnectionError("DynamoDB does not answer")
+        put(store, item, **keywords)
+
+    monkeypatch.setattr(Store, "put", no_outcomes)
+    scripted(run, tmp_path, f"node('a', 'success' if {success} else 'error')\ndone({success})\n")
+    assert run.attempt() == exit_code
+    assert "could not be written" in log_lines(capsys)[-1]["message"]
+
+
+# --- the container's entry point -----------------------------------------------------------------------------------------
+
+
+def container(store: Store, **changes: str | None) -> dict[str, str]:
+    variables: dict[str, str | None] = {
+        "DBT_RUNNER_TABLE": store.table,
+        "DBT_RUNNER_BUCKET": store.bucket,
+        "DBT_RUNNER_ENVIRONMENT": "prod",
+        "DBT_RUNNER_RUN_KEY": RUN_KEY,
+        "DBT_RUNNER_STEP": "1",
+        "DBT_RUNNER_ATTEMPT": "1",
+        **changes,
+    }
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+@pytest.fixture(autouse=True)
+def hidden(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes that the container's process hides; it is for good, so the tests' process does not."""
+    calls: list[str] = []
+    monkeypatch.setattr(identity, "hide", lambda: calls.append("hide"))
+    return calls
+
+
+def test_the_container_hides_and_finds_its_run_by_its_variables(run: Run, nothing_starts: None, hidden: list[str]) -> None:
+    run.attempt()
+    assert hidden == []
+    assert from_container(container(run.store, DBT_RUNNER_ATTEMPT="7")) == 31
+    assert run.outcome("STEP#01#build#7")["error"] == "Dbt.ReleaseNotFound"
+    assert hidden == ["hide"]
+
+
+@pytest.mark.parametrize("name", ["TABLE", "BUCKET", "ENVIRONMENT", "RUN_KEY", "STEP", "ATTEMPT"])
+def test_a_container_without_a_variable_says_which(store: Store, name: str) -> None:
+    message = refused(RUNNER_ERROR, lambda: from_container(container(store, **{f"DBT_RUNNER_{name}": None})))
+    assert f"DBT_RUNNER_{name}" in message
+
+
+def test_a_container_with_a_step_that_is_no_number_says_so(store: Store) -> None:
+    with pytest.raises(TypedError, match="hourly"):
+        from_container(container(store, DBT_RUNNER_STEP="hourly"))
