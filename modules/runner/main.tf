@@ -1,8 +1,9 @@
 locals {
   container = "dbt"
 
-  # Names that the runner reads; the team's own never begin with DBT_RUNNER_ (validated).
+  # Names that the runner reads; the team's own never begin with DBT_RUNNER_ or AWS_ (validated).
   env_vars = merge(var.env_vars, {
+    AWS_DEFAULT_REGION     = var.region
     DBT_RUNNER_TABLE       = var.table
     DBT_RUNNER_BUCKET      = var.bucket
     DBT_RUNNER_ENVIRONMENT = var.environment
@@ -35,6 +36,9 @@ resource "aws_ecs_task_definition" "this" {
   task_role_arn            = var.task_role_arn
   execution_role_arn       = var.execution_role_arn
 
+  # A run that goes on while this changes has read the old revision's ARN; ECS starts no task of a deregistered one.
+  skip_destroy = true
+
   runtime_platform {
     operating_system_family = "LINUX"
     cpu_architecture        = var.compute.architecture
@@ -56,9 +60,9 @@ resource "aws_ecs_task_definition" "this" {
     readonlyRootFilesystem = true
     mountPoints            = [{ sourceVolume = "tmp", containerPath = "/tmp", readOnly = false }]
 
-    # The longest that Fargate allows: time to cancel queries and to write the outcome.
-    stopTimeout     = 120
-    linuxParameters = { initProcessEnabled = true }
+    # The longest that Fargate allows: time to cancel queries and to write the outcome. No init process in front: it would have the
+    # same variables and the same user as the runner, but show them to the team's code in /proc.
+    stopTimeout = 120
 
     logConfiguration = {
       logDriver = "awslogs"

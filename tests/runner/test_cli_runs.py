@@ -462,7 +462,7 @@ def test_show_has_the_whole_record(call: Call, store: Store) -> None:
     output = printed(call("show", "my-run"))
     for pattern in (
         r"Status +FAILED",
-        r"Error +Dbt\.ModelError \(the model's owner acts on it\)",
+        r"Error +Dbt\.ModelError \(who acts: the model's owner\)",
         r"Cause +build: orders failed",
         r"Job +hourly",
         r"Release +1\.4\.2",

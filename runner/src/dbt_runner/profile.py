@@ -68,6 +68,9 @@ def output(warehouse: Warehouse) -> dict[str, Any]:
             result[key] = known[key](value)
         except ValueError as exc:
             raise _invalid(f"settings.{key}", f"must be {wanted}, not {value!r}") from exc
+    if warehouse.identity.get("method") == "rds_iam":
+        # RDS refuses a token on a connection without TLS.
+        result.setdefault("sslmode", "require")
     for key in _REQUIRED[warehouse.type]:
         if key not in result:
             raise _invalid(f"settings.{key}", "is required")

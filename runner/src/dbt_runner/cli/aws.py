@@ -102,7 +102,7 @@ def _client_error(exc: ClientError) -> TypedError:
     said = exc.response.get("Error", {}).get("Message") or code
     kind: ErrorKind
     if code in _DENIED:
-        kind, advice = ACCESS_DENIED, "use the deployer or operator role of this environment, or ask the platform team for it"
+        kind, advice = ACCESS_DENIED, "use an identity that may, or ask the platform team for it"
     elif code in _BAD_CREDENTIALS:
         kind, advice = ACCESS_DENIED, "the AWS credentials are not valid (any more): sign in again"
     elif code in _NO_SUCH_THING:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -11,6 +13,7 @@ import click
 @click.command("step", hidden=True)
 def step_command() -> None:
     """Runs one attempt of a step (called by the state machine)."""
+    _leave_on_sigterm()
     from dbt_runner.attempt import from_container
 
     sys.exit(from_container())
@@ -19,6 +22,16 @@ def step_command() -> None:
 @click.command("check", hidden=True)
 def check_command() -> None:
     """Checks the request, the release and the warehouse before a run (called by the state machine)."""
+    _leave_on_sigterm()
     from dbt_runner.attempt import from_container
 
     sys.exit(from_container({**os.environ, "DBT_RUNNER_STEP": "0"}))
+
+
+def _leave_on_sigterm() -> None:
+    """Until the attempt has handlers of its own: a process with the number 1 ignores a signal that it doesn't handle."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)

@@ -226,7 +226,7 @@ def run_record(detail: RunDetail) -> RenderableType:
             ("Run", run.run_id),
             ("Environment", run.environment),
             ("Status", _styled(run.status)),
-            ("Error", f"{run.error} ({owner} acts on it)" if owner else run.error),
+            ("Error", f"{run.error} (who acts: {owner})" if owner else run.error),
             ("Cause", run.cause),
             ("Job", run.job),
             ("Release", run.release),
