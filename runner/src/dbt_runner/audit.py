@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -129,7 +130,8 @@ def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> lis
     """Uploads what the attempt left in `folder`; returns what was written, with digests."""
     prefix = f"{request.artifacts}{request.key.name}/{request.key.attempt}/"
     files = [folder / name for name in _ARTIFACTS] + sorted(folder.glob("command-*/run_results.json"))
-    return [store.upload(file, prefix + file.relative_to(folder).as_posix()) for file in files if file.is_file()]
+    with ThreadPoolExecutor(len(_ARTIFACTS), "upload") as pool:
+        return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), filter(Path.is_file, files)))
 
 
 def outcome_item(key: AttemptKey, outcome: Outcome, evidence: Evidence) -> dict[str, Any]:
