@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import groupby, pairwise
 from typing import Any
 
 from sfnx.testing import Execution
 
 from asl import error_names, render
-from asl.fakes import ENVIRONMENT, EXECUTION, NOW_MILLIS, OTHER_RUN, RUN_ID, RUN_KEY, STARTED_AT, STARTED_MILLIS, Cloud, Item
+from asl.fakes import ENVIRONMENT, EXECUTION, NOW_MILLIS, OTHER_RUN, RUN_ID, RUN_KEY, STARTED_AT, STARTED_MILLIS, Cloud, Item, Started
+from dbt_runner.errors import ERRORS
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # The attributes of a run item (docs/architecture.md): those that every closed one has, and those that depend on the run.
 ALWAYS = {"pk", "sk", "run_id", "execution", "trigger", "request", "status", "started_at", "ended_at", "artifacts", "steps"}
 SOMETIMES = {"job", "reason", "release", "error", "cause"}
+MOST_STARTS = 5
+"""How often a task that does not start is tried in one attempt."""
 
 
 def assert_succeeded(cloud: Cloud, execution: Execution, *, notified: int = 0, released: bool = True) -> Item:
@@ -54,6 +58,42 @@ def assert_left_to_finalize(cloud: Cloud, execution: Execution, error: str) -> I
     finalized = cloud.finalize(event(execution))
     assert finalized.error is None, f"finalize: {finalized.error}: {finalized.cause}"
     return _assert_kept(cloud, execution, "FAILED", error, notified=1, released=True)
+
+
+def assert_ended(cloud: Cloud, execution: Execution, *, untold: bool = False, unreleased: bool = False) -> None:
+    """However the run ended, it ended in one of the ways above.
+
+    Args:
+        untold: whether notifications could not be sent.
+        unreleased: whether the lock could not be released.
+    """
+    if execution.error is None and isinstance(execution.output, dict) and execution.output["status"] == "SKIPPED":
+        assert_skipped(cloud, execution)
+    elif execution.error is None:
+        assert_succeeded(cloud, execution, released=not unreleased)
+    elif any("ended_at" in record for record in cloud.records()):
+        assert_failed(cloud, execution, execution.error, notified=0 if untold else 1, released=not unreleased)
+    else:
+        assert_left_to_finalize(cloud, execution, execution.error)
+
+
+def assert_finalized(cloud: Cloud, execution: Execution, *, untold: bool = False, unreleased: bool = False) -> None:
+    """finalize closed the record of an aborted run, or failed for everybody to see and left the closing to the next try.
+
+    Args:
+        untold: whether notifications could not be sent, or were somebody else's to send.
+        unreleased: whether the lock could not be released.
+    """
+    (record,) = cloud.records()
+    if execution.error is None or "ended_at" in record:
+        _assert_well_formed(record)
+        assert record["status"]["S"] == "ABORTED" and record["error"]["S"] == "Dbt.Interrupted"
+        assert len(cloud.notifications) == (0 if untold else 1)
+        assert _owns_lock(cloud) is unreleased
+    else:
+        assert record["status"]["S"] == "RUNNING" and cloud.notifications == []
+        assert cloud.finalize(event(status="ABORTED")).error is None
+        assert_finalized(cloud, cloud.finalize(event(status="ABORTED")))
 
 
 def event(execution: Execution | None = None, status: str = "FAILED", *, start_millis: int = STARTED_MILLIS) -> Item:
@@ -104,12 +144,45 @@ def _assert_kept(cloud: Cloud, execution: Execution, status: str, error: str | N
     if notified:
         _assert_notified_of(cloud.notifications[0], str(error))
     assert _owns_lock(cloud) is not released
+    _assert_started_in_order(cloud, record)
+    return record
+
+
+def _assert_started_in_order(cloud: Cloud, record: Item) -> None:
+    """Containers run with the lock, one step after the other, and again only where another attempt can help."""
+    if not cloud.started:
+        return
     for started in cloud.started:
         assert started.lock is not None and started.lock["owner"]["S"] == EXECUTION, "a container ran without the lock"
         assert started.environment["DBT_RUNNER_RUN_KEY"] == RUN_KEY
-        assert started.environment["DBT_RUNNER_ATTEMPT"] == "1"
-        assert started.command == (["check"] if started.environment["DBT_RUNNER_STEP"] == "0" else ["step"])
-    return record
+        assert started.command == (["check"] if started.place == 0 else ["step"])
+    places = [started.place for started in cloud.started]
+    assert places == sorted(places), "a step ran after one that comes later"
+    config = cloud.config()
+    for _, group in groupby(cloud.started, key=lambda started: started.place):
+        _assert_attempts_of_a_step(config, list(group))
+    first = 0 if config["health_check"]["enabled"] else 1
+    for place, step in enumerate(json.loads(record["steps"]["S"]), start=first):
+        last = max((started.attempt for started in cloud.started if started.place == place), default=0)
+        # An attempt whose RunTask was refused started nothing, and still is the one that ended the step.
+        assert step["attempts"] in (max(last, 1), last + 1)
+
+
+def _assert_attempts_of_a_step(config: dict[str, Any], tasks: list[Started]) -> None:
+    sizes = [(size["cpu"], size["memory"]) for size in config["compute"]["sizes"]]
+    most = config["retry"]["max_attempts"]
+    assert (tasks[0].attempt, tasks[0].size) == (1, sizes[0])
+    for before, after in pairwise(tasks):
+        assert after.attempt - before.attempt in (0, 1)
+        if before.outcome is not None:
+            assert after.attempt == before.attempt + 1, "an attempt that had ended was started again"
+            assert "error" in before.outcome and ERRORS[before.outcome["error"]["S"]].retryable, "nothing called for another attempt"
+        assert sizes.index(after.size) - sizes.index(before.size) in (0, after.attempt - before.attempt)
+    assert tasks[-1].attempt <= most
+    for task in tasks:
+        assert task.capacity == "FARGATE" or (config["compute"]["spot"] and (most == 1 or task.attempt < most))
+    for _, starts in groupby(tasks, key=lambda task: task.attempt):
+        assert len(list(starts)) <= MOST_STARTS
 
 
 def _assert_every_task_was_called(execution: Execution) -> None:

@@ -8,6 +8,7 @@ the name of what the service did not model.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import botocore.session
 
@@ -34,6 +35,7 @@ LANGUAGE = frozenset(
 )
 RECORDED_ALREADY = "DynamoDB.ConditionalCheckFailedException"
 """What a recorder meets where the record is closed: its own first try, whose answer was lost, or finalize."""
+_OF_A_TASK = frozenset({"States.Permissions", "States.QueryEvaluationError", "States.TaskFailed", "States.Timeout"})
 WILDCARDS = frozenset({CATCH_ALL, "States.TaskFailed"})
 TYPED = frozenset(ERRORS)
 
@@ -75,9 +77,26 @@ def of_service(service: str) -> frozenset[str]:
     """
     model, prefix, unmodelled, added = _INTEGRATIONS[service]
     shapes = botocore.session.get_session().get_service_model(model).error_shapes
+    return frozenset(f"{prefix}.{name}" for name in (*map(_class_name, shapes), unmodelled, *_COMMON)) | frozenset(added)
+
+
+@cache
+def of_call(resource: str) -> frozenset[str]:
+    """The names with which a Task of this Resource can fail: what its action can answer, what stands in no model, and the language's own.
+
+    Raises:
+        KeyError: no integration that the project uses.
+    """
+    service, action = integration(resource)
+    model, prefix, unmodelled, added = _INTEGRATIONS[service]
+    operation = action[:1].upper() + action[1:].removesuffix(".sync")
+    shapes = botocore.session.get_session().get_service_model(model).operation_model(operation).error_shapes
+    return frozenset(f"{prefix}.{name}" for name in (*map(_class_name, shapes), unmodelled, *_COMMON)) | frozenset(added) | _OF_A_TASK
+
+
+def _class_name(shape: Any) -> str:
     # The SDKs that Step Functions runs on end every error's class in Exception, where some shapes do not (InternalServerError).
-    names = [shape.name if shape.name.endswith("Exception") else f"{shape.name}Exception" for shape in shapes]
-    return frozenset(f"{prefix}.{name}" for name in (*names, unmodelled, *_COMMON)) | frozenset(added)
+    return str(shape.name) if shape.name.endswith("Exception") else f"{shape.name}Exception"
 
 
 @cache

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+from jsonata import Jsonata
+from jsonata.parser import Parser
 from sfnx import testing
 
 from asl import error_names, render
@@ -98,14 +101,20 @@ class Fault:
 
     Attributes:
         error, cause: as the state sees them.
-        times: how many calls of the state fail, from the first on; None for all.
+        times: how many calls of the state fail; None for all that come.
+        after: how many calls pass before.
         performed: whether the service had done what it was asked, and only its answer was lost.
     """
 
     error: str
     cause: str = "told to fail"
     times: int | None = None
+    after: int = 0
     performed: bool = False
+
+    def hits(self, call: int) -> bool:
+        """Whether the state's call of this number, from 1, fails."""
+        return call > self.after and (self.times is None or call <= self.after + self.times)
 
 
 @dataclass(frozen=True)
@@ -162,11 +171,31 @@ def dies(cause: str) -> Attempt:
 
 @dataclass(frozen=True)
 class Started:
-    """A container that was started: its command, its environment, and the lock at that moment."""
+    """A task that RunTask has started.
+
+    Attributes:
+        command, environment: of the container.
+        lock: the lock at that moment.
+        size: CPU units and MiB.
+        capacity: the capacity provider.
+        outcome: what it writes; None where it leaves nothing.
+    """
 
     command: list[str]
     environment: dict[str, str]
     lock: Item | None
+    size: tuple[int, int]
+    capacity: str
+    outcome: Item | None
+
+    @property
+    def place(self) -> int:
+        """The place of its step; 0 is the health check."""
+        return int(self.environment["DBT_RUNNER_STEP"])
+
+    @property
+    def attempt(self) -> int:
+        return int(self.environment["DBT_RUNNER_ATTEMPT"])
 
 
 @dataclass
@@ -175,25 +204,31 @@ class Cloud:
 
     Attributes:
         dynamodb, sns: clients of moto's services.
-        attempts: by step place ("0" is the health check); a step that is not named succeeds.
+        attempts: by step place ("0" is the health check); a step that is not named succeeds. A list has one for each call of RunTask, the
+            last of them for all that follow.
         statuses: of executions by ARN; one that is not named does not exist.
         before: called before a state's call is answered, each time; for what others do in the meantime.
-        started: the containers, in order.
+        started: the tasks, in order.
         notifications: the messages published, in order.
         waits: the seconds waited, in order.
+        random: what $random gives.
+        definitions: by file name, what to run in place of the project's own.
     """
 
     dynamodb: Any
     sns: Any
-    attempts: dict[str, Attempt] = field(default_factory=dict)
+    attempts: dict[str, Attempt | list[Attempt]] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=lambda: {EXECUTION: "RUNNING"})
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
     on_wait: Callable[[], None] | None = None
     started: list[Started] = field(default_factory=list)
     notifications: list[Item] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
+    random: float = 0.5
+    definitions: dict[str, Item] = field(default_factory=dict)
     unprocessed: list[Sequence[str]] = field(default_factory=list)
     """For each batchGetItem to come: the sort keys that it leaves unread."""
+    _asked: dict[str, int] = field(default_factory=dict)
 
     def run(self, given: object, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
         """Runs dbt_run with an input."""
@@ -223,7 +258,18 @@ class Cloud:
 
     def lock(self) -> Item | None:
         """The lock item."""
-        return next((item for item in self.items() if item["sk"]["S"] == "LOCK"), None)
+        return self._item("LOCK")
+
+    def configure(self, **changes: object) -> None:
+        """Changes fields of the environment's CONFIG."""
+        self.put("CONFIG", config=json.dumps(config(**changes)))
+
+    def config(self) -> dict[str, Any]:
+        """The environment's CONFIG."""
+        item = self._item("CONFIG")
+        assert item is not None
+        found: dict[str, Any] = json.loads(item["config"]["S"])
+        return found
 
     def hold_lock(self, owner: str = OTHER_EXECUTION, run_id: str = OTHER_RUN, lease_until: int = NOW_MILLIS // 1000 + 3600) -> None:
         """Has an execution hold the lock."""
@@ -237,8 +283,7 @@ class Cloud:
             if call.state in self.before:
                 self.before[call.state]()
             fault = faults.get(call.state)
-            failing = fault is not None and (fault.times is None or calls[call.state] <= fault.times)
-            if fault is None or not failing:
+            if fault is None or not fault.hits(calls[call.state]):
                 return self._answer(call)
             if fault.performed:
                 self._answer(call)
@@ -250,8 +295,12 @@ class Cloud:
             if self.on_wait:
                 self.on_wait()
 
-        clock = {"now": lambda: NOW, "millis": lambda: NOW_MILLIS, "random": lambda: 0.5}
-        return testing.run(render.load(name), given, answer, functions=clock, on_wait=wait, start_time=STARTED_AT)
+        clock = {"now": lambda: NOW, "millis": lambda: NOW_MILLIS, "random": lambda: self.random}
+        definition = self.definitions.get(name) or render.load(name)
+        _check(json.dumps(definition))
+        # The interpreter checks a definition and parses its expressions whenever it runs it, which takes as long as the run.
+        with patch.object(testing, "check"), patch.object(Jsonata, "get_parser", _parser):
+            return testing.run(definition, given, answer, functions=clock, on_wait=wait, start_time=STARTED_AT)
 
     def _answer(self, call: testing.Call) -> object:
         service, action = error_names.integration(call.resource)
@@ -289,13 +338,17 @@ class Cloud:
         assert len(json.dumps(arguments["Overrides"])) < OVERRIDES_LIMIT
         (container,) = arguments["Overrides"]["ContainerOverrides"]
         environment = {variable["Name"]: variable["Value"] for variable in container["Environment"]}
-        started = Started(container["Command"], environment, self.lock())
-        self.started.append(started)
-
         place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
-        record = next(item for item in self.records() if item["sk"]["S"] == environment["DBT_RUNNER_RUN_KEY"])
+        does = self._next_attempt(place)
+        if does.error not in (None, "States.TaskFailed", "States.Timeout"):
+            raise testing.Failure(does.error, does.cause)
+        size = (int(arguments["Overrides"]["Cpu"]), int(arguments["Overrides"]["Memory"]))
+        (strategy,) = arguments["CapacityProviderStrategy"]
+        self.started.append(Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome))
+
+        record = self._item(environment["DBT_RUNNER_RUN_KEY"])
+        assert record is not None
         step = "health_check" if place == "0" else json.loads(record["request"]["S"])["steps"][int(place) - 1]["name"]
-        does = self.attempts.get(place, SUCCEEDS)
         if does.outcome is not None:
             key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
             named = {"step": {"S": step}, "attempt": {"N": attempt}}
@@ -304,6 +357,18 @@ class Cloud:
             raise testing.Failure(does.error, does.cause)
         description: Item = json.loads(stopped(0))
         return description
+
+    def _item(self, sort_key: str) -> Item | None:
+        """An item of the environment."""
+        key = {"pk": {"S": f"ENV#{ENVIRONMENT}"}, "sk": {"S": sort_key}}
+        item: Item | None = self.dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True).get("Item")
+        return item
+
+    def _next_attempt(self, place: str) -> Attempt:
+        given = self.attempts.get(place, SUCCEEDS)
+        asked = self._asked.get(place, 0)
+        self._asked[place] = asked + 1
+        return given if isinstance(given, Attempt) else given[min(asked, len(given) - 1)]
 
 
 def make_cloud() -> Cloud:
@@ -321,6 +386,29 @@ def make_cloud() -> Cloud:
     cloud.put("CONFIG", config=json.dumps(config()))
     cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
     return cloud
+
+
+class _Parser(Parser):  # type: ignore[misc]  # jsonata-python has no types.
+    """JSONata's parser, which parses what it has seen before no second time."""
+
+    def parse(self, expression: str, regex_engine: object) -> Any:
+        return _parsed(expression, regex_engine)
+
+
+@cache
+def _parser() -> _Parser:
+    return _Parser()
+
+
+@cache
+def _parsed(expression: str, regex_engine: object) -> Any:
+    return Parser().parse(expression, regex_engine)
+
+
+@cache
+def _check(definition: str) -> None:
+    """The interpreter's own check of a definition, once."""
+    testing.check(json.loads(definition))
 
 
 @cache

@@ -307,11 +307,11 @@ def overrides_are_small(machine: Machine) -> Found:
 
 
 def overrides_follow_the_contract(machine: Machine) -> Found:
-    """A container gets its command and the three variables of its interface, which carry names and keys alone."""
+    """A task gets its size, its container its command and the three variables of its interface, which carry names and keys alone."""
     for name, overrides in _overrides(machine):
         containers = overrides.get("ContainerOverrides", [])
-        if set(overrides) != {"ContainerOverrides"} or len(containers) != 1:
-            yield name, "override one container and nothing else"
+        if set(overrides) != {"ContainerOverrides", "Cpu", "Memory"} or len(containers) != 1:
+            yield name, "override Cpu, Memory and one container, and nothing else"
             continue
         container = containers[0]
         if set(container) != {"Name", "Command", "Environment"} or container["Command"] not in COMMANDS:

@@ -341,5 +341,6 @@ FAULTS = (
         "Step",
         put(f"{_CONTAINER}/Environment/1/Value", "{% $string($layers) %}"),
     ),
-    Fault("size in the overrides", "overrides_follow_the_contract", "Step", put("States/Step/Arguments/Overrides/Cpu", "256")),
+    Fault("no size in the overrides", "overrides_follow_the_contract", "Step", drop("States/Step/Arguments/Overrides/Memory")),
+    Fault("role in the overrides", "overrides_follow_the_contract", "Step", put("States/Step/Arguments/Overrides/TaskRoleArn", "arn")),
 )

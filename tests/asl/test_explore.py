@@ -1,0 +1,74 @@
+"""No error of any Task, at any call of it, leaves a run open, untold, or started once too often; and the exploration would see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asl import explore, render
+from asl.explore import FINALIZE, RUN, Path
+
+States = dict[str, Any]
+TASKS = [(machine, state) for machine in render.DEFINITIONS for state in explore.task_states(machine)]
+
+
+@pytest.mark.parametrize(("machine", "state"), TASKS)
+def test_every_error_of_a_task_leads_to_an_end_that_keeps_the_promises(machine: str, state: str) -> None:
+    found = list(explore.paths(machine, state))
+    violations = [violation for path in found if (violation := explore.walk(path))]
+    print(f"{machine} {state}: explored {len(found)} paths, {len(violations)} violations")
+    assert len(found) > len({path.error for path in found}) > 5
+    assert violations == []
+
+
+def nothing_caught(states: States) -> None:
+    states["RunStep"]["Catch"] = []
+
+
+def unrecorded_stop(states: States) -> None:
+    states["StopAtResult"]["Next"] = "ReleaseLock"
+
+
+def uncounted_attempt(states: States) -> None:
+    states["JudgeStep"]["Choices"][1]["Assign"]["attempt"] = "{% $attempt %}"
+
+
+def everything_retried(states: States) -> None:
+    states["JudgeStep"]["Choices"][1]["Condition"] = "{% $result.error != null and $attempt < $config.retry.max_attempts %}"
+
+
+def kept_lock(states: States) -> None:
+    states["RecordFailure"]["Next"] = "HasFailed"
+
+
+def lost_result(states: States) -> None:
+    states["ReadOutcome"]["Catch"] = []
+
+
+def notified_twice(states: States) -> None:
+    states["CloseRecord"]["Catch"][0]["Assign"]["closed"] = True
+
+
+@pytest.mark.parametrize(
+    ("break_it", "path"),
+    [
+        (nothing_caught, Path(RUN, "RunStep", explore.UNKNOWN, 1, lasting=False)),
+        (unrecorded_stop, Path(RUN, "RunStep", "States.Timeout", 1, lasting=False)),
+        (uncounted_attempt, Path(RUN, "RunStep", "ECS.ServerException", 1, lasting=False)),
+        (everything_retried, Path(RUN, "Notify", "SNS.ThrottledException", 1, lasting=False)),
+        (kept_lock, Path(RUN, "RecordFailure", "States.Timeout", 1, lasting=False)),
+        (lost_result, Path(RUN, "ReadOutcome", "States.Permissions", 2, lasting=False)),
+        (notified_twice, Path(FINALIZE, "CloseRecord", "DynamoDB.ConditionalCheckFailedException", 1, lasting=False)),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_exploration_finds_what_is_wrong(break_it: Callable[[States], None], path: Path) -> None:
+    definition = render.load(path.machine)
+    break_it(definition["States"])
+    assert json.dumps(definition) != json.dumps(render.load(path.machine))
+    assert path in list(explore.paths(path.machine, path.state))
+    assert explore.walk(path) is None
+    assert explore.walk(path, definition) is not None
