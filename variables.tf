@@ -105,7 +105,8 @@ variable "environments" {
 
     warehouse.settings  the connection as the dbt adapter names it; numbers may be given as numbers. No secrets.
     warehouse.identity  how the warehouse knows the runner. postgres: { method = "rds_iam", resource_id = "db-..." }.
-    compute.sizes       the first is used; a run that is out of memory moves on to the next.
+    compute.sizes       a step begins with the first; an attempt after one that ran out of memory has the next.
+    compute.spot        all attempts of a step but the last run on Spot; a retry.max_attempts of 1 is on Spot too.
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
     overlap             what a run does while another holds the environment: skip, queue or fail.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).

@@ -160,7 +160,8 @@ def environments(home: Path) -> dict[str, Any]:
     return {
         name: {
             "warehouse": {"type": "duckdb", "settings": {"path": str(home / f"{name}.duckdb"), "threads": "4"}},
-            "compute": {"spot": name != "queue"},
+            "compute": {"spot": name != "queue", "sizes": [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}]},
+            "retry": {"max_attempts": 3, "interval_seconds": 2, "backoff_rate": 2},
             "overlap": overlap,
             "timeout_seconds": 1800,
             "jobs": jobs,

@@ -137,6 +137,77 @@ SLEEPY: Mapping[str, str] = {
     "models/slow.sql": "{{ config(materialized='table') }} select id, pg_sleep(86400)::text as nap from {{ ref('quick') }}",
 }
 
+# Something of everything that an attempt can leave half done. Each model that runs leaves a row in `executions`, and so do the
+# hooks. Files in a folder of the test close gates and break a model; see `resumable`.
+_RESUMABLE: Mapping[str, str] = {
+    "dbt_project.yml": PROJECT
+    + """
+on-run-start:
+  - create table if not exists executions (name varchar)
+  - insert into executions values ('start')
+on-run-end: "insert into executions values ('end')"
+models: { +post-hook: "insert into executions values ('{{ this.name }}')" }
+seeds: { +post-hook: "insert into executions values ('{{ this.name }}')" }
+""",
+    "seeds/raw.csv": "id,day\n1,2024-01-01\n2,2024-01-02\n3,2024-01-03\n",
+    "models/staged.sql": "select id, day from {{ ref('raw') }}",
+    "models/shared.sql": "{{ config(materialized='ephemeral') }} select id from {{ ref('staged') }}",
+    "models/checked.sql": "{{ config(materialized='table') }} select id from {{ ref('shared') }}",
+    "models/counted.sql": "{{ config(materialized='incremental') }} select count(*) as n from {{ ref('shared') }}",
+    "models/daily.sql": """
+{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='day', batch_size='day', begin='2024-01-01') }}
+select id, day from {{ ref('staged') }}
+{% if model.batch and model.batch.id == '20240102' %}{{ gate('daily') }}{% endif %}
+""",
+    "models/fragile.sql": """
+{{ config(materialized='table') }}
+select {{ 'no_such_column' if there_is('broken') else 'id' }} as id from {{ ref('shared') }}
+""",
+    "models/after_fragile.sql": "{{ config(materialized='table') }} select id from {{ ref('fragile') }}",
+    "models/gated.sql": "{{ config(materialized='table') }} select id from {{ ref('shared') }} {{ gate('gated') }}",
+    "models/after_gated.sql": "{{ config(materialized='table') }} select id from {{ ref('gated') }}",
+    "models/models.yml": """
+models:
+  - { name: staged, config: { event_time: day }, columns: [{ name: id, data_tests: [not_null] }] }
+  - { name: after_gated, columns: [{ name: id, data_tests: [not_null] }] }
+unit_tests:
+  - name: checked_as_is
+    model: checked
+    given: [{ input: ref('shared'), format: sql, rows: select 1 as id }]
+    expect: { rows: [{ id: 1 }] }
+  - name: gated_as_is
+    model: gated
+    overrides: { macros: { gate: '' } }
+    given: [{ input: ref('shared'), format: sql, rows: select 1 as id }]
+    expect: { rows: [{ id: 1 }] }
+""",
+    "snapshots/snapshots.yml": """
+snapshots:
+  - { name: history, relation: ref('after_gated'), config: { unique_key: id, strategy: check, check_cols: all } }
+""",
+}
+_RESUMABLE_MACROS = """
+{% macro there_is(name) %}
+{{ return(execute and run_query("select count(*) from glob('FOLDER/" ~ name ~ "')").rows[0][0] > 0) }}
+{% endmacro %}
+{% macro gate(name) %}
+{% if there_is(name) %}
+{% do run_query("copy (select 1) to 'FOLDER/reached'") %}
+where (select sum(hash(a.range + b.range)) from range(1000000) a, range(1000000) b) is null
+{% endif %}
+{% endmacro %}
+{% macro announce() %}{% do run_query("insert into executions values ('announce')") %}{% do adapter.commit() %}{% endmacro %}
+"""
+
+
+def resumable(folder: Path) -> dict[str, str]:
+    """A project whose attempts are steered by the files in `folder`.
+
+    `gated` and `daily` keep the model of that name from ever ending (`daily` in its second batch; `reached` appears when it comes
+    there), `broken` breaks the model `fragile`.
+    """
+    return {**_RESUMABLE, "macros/gate.sql": _RESUMABLE_MACROS.replace("FOLDER", str(folder))}
+
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:
     """Writes files below a folder and returns it."""
@@ -387,7 +458,7 @@ def _main(order: Mapping[str, Any]) -> None:
             order["timeout_seconds"],
             order["grace_seconds"],
         )
-        report = supervisor.run(WorkerSpec(**order["spec"]))
+        report = supervisor.run(WorkerSpec.from_json(json.dumps(order["spec"])))
     Path(order["report"]).write_text(json.dumps({"report": asdict(report), "modules": sorted(sys.modules)}))
 
 

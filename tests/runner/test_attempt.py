@@ -20,16 +20,13 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from dbt_runner import attempt, audit, bundle, identity, release, stage
+from dbt_runner import attempt, audit, identity, release
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
-from dbt_runner.store import CONFIG, LOCK, Item, Store, environment_pk, release_key
+from dbt_runner.store import Item, Store, release_key
 from runner import projects
+from runner.attempts import PREFIX, RUN_KEY, Run, publish
 from runner.releases import refused
-
-EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:analytics-prod:r-1"
-RUN_KEY = "RUN#2026-11-23T01:00:00.000Z#r-1"
-PREFIX = "runs/prod/2026/11/23/r-1/"
 
 PROJECT: Mapping[str, str] = {
     "dbt_project.yml": projects.PROJECT,
@@ -43,68 +40,10 @@ select {{ var('answer') }} as answer, '{{ var("text") }}' as text, '{{ target.na
 }
 
 
-class Run:
-    """A planned run of environment `prod` in the store, as the state machine leaves it before it starts a container.
-
-    Attributes:
-        environment: the container's environment variables.
-        sts: how the attempt gets a client of STS.
-    """
-
-    def __init__(self, store: Store, config: dict[str, Any]) -> None:
-        self.store = store
-        self.config = config
-        self.environment = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "control", "DBT_RUNNER_TABLE": store.table}
-        self.sts: Callable[[], Any] = lambda: pytest.fail("nothing here needs STS")
-        self.steps: list[dict[str, Any]] = [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 80}]
-        self.plan: dict[str, Any] = {"job": "hourly", "vars": {}, "full_refresh": False, "trigger": "schedule"}
-        self.lock: Item | None = {"owner": EXECUTION, "run_id": "r-1"}
-
-    def attempt(self, position: int = 1, number: int = 1) -> int:
-        pk = environment_pk("prod")
-        self.store.put({"pk": pk, "sk": CONFIG, "config": json.dumps(self.config)})
-        if self.lock:
-            self.store.put({"pk": pk, "sk": LOCK, **self.lock})
-        item = {"run_id": "r-1", "execution": EXECUTION, "release": "1.4.2", "artifacts": PREFIX, "status": "RUNNING"}
-        self.store.put({"pk": pk, "sk": RUN_KEY, **item, "request": json.dumps({**self.plan, "steps": self.steps})})
-        return Attempt(self.store, self.sts, self.environment).run("prod", RUN_KEY, position, number)
-
-    def outcome(self, sk: str = "STEP#01#build#1") -> Item:
-        found = self.store.get("RUN#prod#r-1", sk)
-        assert found is not None, list(self.store.query("RUN#prod#r-1", "STEP#"))
-        return found
-
-    def nodes(self) -> dict[str, Item]:
-        return {item["unique_id"]: item for item in self.store.query("RUN#prod#r-1", "NODE#")}
-
-
 @pytest.fixture
 def run(store: Store, environment: dict[str, Any], tmp_path: Path) -> Run:
     environment["warehouse"]["settings"]["path"] = str(tmp_path / "warehouse.duckdb")
     return Run(store, environment)
-
-
-def publish(store: Store, folder: Path, files: Mapping[str, str]) -> None:
-    """Release 1.4.2 with these files."""
-    projects.write(folder, files)
-    path = folder.with_name(f"{folder.name}.tar.gz")
-    bundle.pack(stage.files(folder), path)
-    release.commit(
-        store,
-        release.Candidate(
-            version="1.4.2",
-            bundle=path,
-            manifest=b"{}",
-            project="tiny",
-            dbt_version="1.11.16",
-            adapter="duckdb",
-            author="arn",
-            git_commit=None,
-            git_branch=None,
-            git_dirty=None,
-            counts={},
-        ),
-    )
 
 
 @pytest.fixture

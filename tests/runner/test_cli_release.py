@@ -164,8 +164,8 @@ def test_a_profile_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("code", "kind", "says"),
     [
-        ("AccessDenied", ACCESS_DENIED, "role of this environment"),
-        ("AccessDeniedException", ACCESS_DENIED, "role of this environment"),
+        ("AccessDenied", ACCESS_DENIED, "an identity that may"),
+        ("AccessDeniedException", ACCESS_DENIED, "an identity that may"),
         ("ExpiredTokenException", ACCESS_DENIED, "sign in again"),
         ("ResourceNotFoundException", INVALID_REQUEST, "terraform output"),
         ("NoSuchBucket", INVALID_REQUEST, "terraform output"),

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbt_runner import __version__, audit, identity, outcome, profile, release, request
+from dbt_runner import __version__, audit, identity, outcome, profile, release, request, resume
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
@@ -97,8 +97,11 @@ class Attempt:
             shutil.rmtree(work, ignore_errors=True)
 
     def _step(self, asked: AttemptRequest, step: request.Step, work: Path, log: JsonLog) -> Outcome:
-        log.info("fetching release", release=asked.release)
         with self._interrupts.raising():
+            earlier = resume.read(self._store, asked.key, step.commands)
+            # Should this attempt come no further, its outcome still speaks for the whole step.
+            self._report = resume.merge(self._report, earlier)
+            log.info("fetching release", release=asked.release)
             project = release.fetch(self._store, asked.release, work / "project").project
         target = work / "target"
         target.mkdir()
@@ -107,11 +110,15 @@ class Attempt:
             spec,
             commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
             executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
+            earlier=earlier,
         )
+        if earlier:
+            done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
+            log.info("resuming the step", nodes_done=done, commands_finished=finished)
         with audit.NodeWriter(self._store, asked.key, log) as writer, self._credentials(asked, work, log) as extra:
             environment = {**identity.worker_environment(self._environment, work), **extra}
             supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds)
-            self._report = supervisor.run(spec)
+            self._report = resume.merge(supervisor.run(spec), earlier)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
         return outcome.classify(self._report, step.commands)
 

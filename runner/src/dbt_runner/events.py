@@ -14,6 +14,8 @@ from typing import Any
 ERROR_STATUSES = frozenset({"error", "runtime error", "partial success"})
 FAIL_STATUSES = frozenset({"fail"})
 BAD_STATUSES = ERROR_STATUSES | FAIL_STATUSES
+# The node need not run again. Not so after `skipped`, nor after anything that dbt may yet name.
+DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,23 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class EarlierCommand:
+    """What earlier attempts of the step left of one of its commands.
+
+    Attributes:
+        finished: it ended well and need not run again.
+        done: of a finished command all results, else those of nodes that need not run again.
+        selected: as a finished command reported it; None where that is not known.
+        seconds: how long earlier attempts took for it.
+    """
+
+    finished: bool = False
+    done: Sequence[NodeResult] = ()
+    selected: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """What the worker has to do; it reads this from its standard input.
 
@@ -96,6 +115,7 @@ class WorkerSpec:
         arguments: appended to each command.
         artifacts: folder where each command's run_results.json is kept when the step has several commands.
         probe: open the warehouse's connection instead of running commands.
+        earlier: for each command, what earlier attempts left of it; empty in the first attempt.
     """
 
     events_fd: int
@@ -109,13 +129,18 @@ class WorkerSpec:
     artifacts: str
     log_file: str
     probe: bool = False
+    earlier: Sequence[EarlierCommand] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> WorkerSpec:
-        return WorkerSpec(**json.loads(text))
+        fields = json.loads(text)
+        fields["earlier"] = [
+            EarlierCommand(**{**command, "done": [NodeResult(**node) for node in command["done"]]}) for command in fields["earlier"]
+        ]
+        return WorkerSpec(**fields)
 
 
 Message = NodeResult | CommandResult | CommandStarted | LogLine | Finished

@@ -43,12 +43,22 @@ def release_pk(version: str) -> str:
     return f"RELEASE#{version}"
 
 
+def step_prefix(position: int, name: str) -> str:
+    """What the sort keys of all attempts of a step begin with."""
+    return f"{STEP_PREFIX}{position:02d}#{name}#"
+
+
 def step_sk(position: int, name: str, attempt: int) -> str:
-    return f"{STEP_PREFIX}{position:02d}#{name}#{attempt}"
+    return f"{step_prefix(position, name)}{attempt}"
+
+
+def node_prefix(step: str) -> str:
+    """What the sort keys of all nodes of a step begin with."""
+    return f"{NODE_PREFIX}{step}#"
 
 
 def node_sk(step: str, unique_id: str) -> str:
-    return f"{NODE_PREFIX}{step}#{unique_id}"
+    return f"{node_prefix(step)}{unique_id}"
 
 
 def release_key(version: str, name: str) -> str:

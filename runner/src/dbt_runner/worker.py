@@ -6,6 +6,7 @@ warehouse's, and writes nowhere but into the attempt's folder and to the pipe.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from dbt_runner.events import (
     BAD_STATUSES,
     CommandResult,
     CommandStarted,
+    EarlierCommand,
     Failure,
     Finished,
     LogLine,
@@ -59,15 +61,26 @@ class Worker:
         self._log = log
         self._lock = threading.Lock()
         self._command = 0
+        self._earlier = EarlierCommand()
+        self._done: frozenset[str] = frozenset()
+        self._left_out: set[str] = set()
         self._reported: set[str] = set()
+        self._batches: set[tuple[int, str]] = set()
         self._operation_error = ""
 
     def run(self) -> bool:
-        """Runs the commands until one fails; True when all succeeded."""
+        """Runs the commands that no earlier attempt finished until one fails; True when all succeeded."""
+        before: int | None = None
         for index, words in enumerate(self._spec.commands):
-            if index:
-                self._keep_run_results(index - 1)
-            self._command = index
+            earlier = self._spec.earlier[index] if self._spec.earlier else EarlierCommand()
+            if earlier.finished:
+                continue
+            if before is not None:
+                self._keep_run_results(before)
+            before = self._command = index
+            self._earlier = earlier
+            self._done = frozenset(node.unique_id for node in earlier.done)
+            self._left_out = set()
             self._reported = set()
             self._operation_error = ""
             self._send(CommandStarted(index))
@@ -91,23 +104,45 @@ class Worker:
         return exception is None
 
     def _invoke(self, index: int, arguments: list[str]) -> CommandResult:
-        from dbt.cli.main import dbtRunner
-
         started = time.monotonic()
         try:
-            answer = dbtRunner(callbacks=[self._on_event]).invoke(arguments)
+            answer = self._run_dbt(arguments)
         except KeyboardInterrupt as exc:
-            return CommandResult(index, False, time.monotonic() - started, exception=_failure(exc))
-        selected = self._report_results(answer)
-        exception = _failure(answer.exception) if answer.exception is not None else None
-        return CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
+            result = CommandResult(index, False, time.monotonic() - started, exception=_failure(exc))
+        else:
+            selected = self._report_results(answer)
+            exception = _failure(answer.exception) if answer.exception is not None else None
+            result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
+        self._complete_run_results()
+        return result
+
+    def _run_dbt(self, arguments: list[str]) -> dbtRunnerResult:
+        from dbt.cli.main import dbtRunner, dbtRunnerResult
+
+        runner = dbtRunner(callbacks=[self._on_event])
+        if not self._earlier.done:
+            return runner.invoke(arguments)
+        from dbt_runner import dbt_hooks
+
+        try:
+            with dbt_hooks.leaving_out(self._done) as self._left_out:
+                return runner.invoke(arguments)
+        except dbt_hooks.UnknownDbt as exc:
+            return dbtRunnerResult(success=False, exception=exc)
 
     def _on_event(self, event: Any) -> None:
         """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost one comparison."""
         info = event.info
         if info.name == "NodeFinished":
-            self._report(_from_event(event.data, self._command))
+            # A batch of a microbatch model ends as its model does, on the same thread and right after its own event.
+            batch = (threading.get_ident(), event.data.node_info.unique_id)
+            if batch in self._batches:
+                self._batches.remove(batch)
+            else:
+                self._report(_from_event(event.data, self._command))
         elif info.level in _LOGGED_LEVELS:
+            if info.name == "LogBatchResult":
+                self._batches.add((threading.get_ident(), event.data.node_info.unique_id))
             if info.name in ("RunningOperationCaughtError", "RunningOperationUncaughtError"):
                 self._operation_error = event.data.exc
             node = event.data.node_info.unique_id if "node_info" in event.data.DESCRIPTOR.fields_by_name else ""
@@ -118,6 +153,9 @@ class Worker:
 
     def _report(self, result: NodeResult) -> None:
         self._reported.add(result.unique_id)
+        if result.unique_id in self._done and result.status not in BAD_STATUSES:
+            # Its result stands: it was compiled only, or skipped together with all that was selected.
+            return
         if self._spec.executing[self._command] or result.status in BAD_STATUSES:
             self._send(result)
 
@@ -135,7 +173,17 @@ class Worker:
                 self._report(_from_result(result, self._command))
         if not self._spec.executing[self._command]:
             return None
-        return sum(1 for result in results if result.node.resource_type != "operation")
+        return len({result.node.unique_id for result in results if result.node.resource_type != "operation"} | self._left_out)
+
+    def _complete_run_results(self) -> None:
+        """Adds what was left out to the command's run_results.json, if it wrote one."""
+        path = Path(self._spec.artifacts) / "run_results.json"
+        if not self._left_out or not path.exists():
+            return
+        from dbt_runner.resume import merge_run_results
+
+        done = [node for node in self._earlier.done if node.unique_id in self._left_out]
+        path.write_text(json.dumps(merge_run_results(json.loads(path.read_text()), done, self._earlier.seconds)))
 
     def _keep_run_results(self, index: int) -> None:
         """Moves a command's run_results.json aside: the next one overwrites it, or writes none that could pass for its own."""
