@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from dbt_runner import request
 from dbt_runner.errors import ERRORS
 from flow.support import Stack
 
@@ -145,9 +144,6 @@ def test_an_invalid_request_is_recorded_and_starts_nothing(stack: Stack, documen
     "command", ["rm -rf /", "run --profiles-dir /tmp", "run --target=prod", "debug", "run 'unclosed", "run\nseed", "run; true"]
 )
 def test_a_command_that_is_refused_is_refused_before_any_step_runs(stack: Stack, command: str) -> None:
-    if request.VERBS and command == "run; true":
-        # No shell ever sees it: dbt itself is asked to run the word "run;".
-        assert command.split()[0] not in {" ".join(verb) for verb in request.VERBS}
     execution, record = stack.run("local", {"steps": [step("run --select fast", name="good"), step(command, name="bad")]})
     assert record["error"] == "Dbt.InvalidRequest"
     assert "steps[1].commands[0]" in record["cause"]

@@ -30,7 +30,7 @@ def every_setting(type_: str) -> dict[str, str]:
     return {name: "7" if kind is int else name for name, kind in profile._SETTINGS[type_].items()}
 
 
-@pytest.mark.parametrize("type_", profile.adapter_types())
+@pytest.mark.parametrize("type_", profile._SETTINGS)
 def test_dbt_accepts_what_is_required_and_all_that_is_known(type_: str) -> None:
     required = {name: name for name in profile._REQUIRED[type_]}
     for settings in (required, every_setting(type_)):

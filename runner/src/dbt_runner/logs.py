@@ -24,10 +24,6 @@ class JsonLog:
         self._stream = stream or sys.stdout
         self._lock = threading.Lock()
 
-    def with_context(self, **context: Any) -> JsonLog:
-        """The same log with more context."""
-        return JsonLog({**self._context, **context}, self._stream)
-
     def info(self, message: str, **fields: Any) -> None:
         self.write("info", message, **fields)
 

@@ -44,10 +44,6 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _REQUIRED: Mapping[str, tuple[str, ...]] = {"duckdb": ("path",), "postgres": ("host", "user", "dbname")}
 
 
-def adapter_types() -> tuple[str, ...]:
-    return tuple(_SETTINGS)
-
-
 def output(warehouse: Warehouse) -> dict[str, Any]:
     """One output of a profile: dbt's connection settings for this warehouse.
 

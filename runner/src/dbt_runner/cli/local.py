@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,7 +76,7 @@ def up_command(home: Path | None, environments: Path | None) -> None:
     with _folder(home, keep=False) as folder, session.exit_on_sigterm(), _cause_on_the_last_line("local"):
         variables = {"environments": _json_file(environments)} if environments else {}
         try:
-            session.serve(folder, variables, say=say, ready=ready, stop=threading.Event())
+            session.serve(folder, variables, say=say, ready=ready)
         except KeyboardInterrupt:
             say("the stack is down")
 

@@ -53,9 +53,9 @@ class LocalRun:
     run_seconds: float
 
 
-def default_jobs(module_dir: Path | None = None) -> Mapping[str, Any]:
+def default_jobs() -> Mapping[str, Any]:
     """The jobs of the local environment, as examples/local gives them to the module."""
-    jobs: Mapping[str, Any] = json.loads(((module_dir or find_module()) / "examples" / "local" / "jobs.json").read_text())
+    jobs: Mapping[str, Any] = json.loads((find_module() / "examples" / "local" / "jobs.json").read_text())
     return jobs
 
 
@@ -112,8 +112,8 @@ def run_project(
             )
 
 
-def serve(home: Path, variables: Mapping[str, Any], *, say: Say, ready: Callable[[LocalStack], None], stop: threading.Event) -> None:
-    """Keeps a stack up until `stop` is set (or Ctrl-C).
+def serve(home: Path, variables: Mapping[str, Any], *, say: Say, ready: Callable[[LocalStack], None]) -> None:
+    """Keeps a stack up until Ctrl-C or SIGTERM ends it from outside.
 
     Args:
         variables: of examples/local, instead of its defaults.
@@ -122,9 +122,7 @@ def serve(home: Path, variables: Mapping[str, Any], *, say: Say, ready: Callable
     warn = _warner(say)
     with LocalStack(home, variables=variables, on_progress=_Reporter(say), on_warning=warn) as stack:
         ready(stack)
-        # Without a timeout Python does not look at signals while it waits.
-        while not stop.wait(0.5):
-            pass
+        threading.Event().wait()
 
 
 @contextlib.contextmanager
