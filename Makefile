@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= auto
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: setup
 setup: $(INSTALLED) ## make the virtual environment in .venv; done again only when the lock or the package's settings change
@@ -22,13 +22,17 @@ $(INSTALLED): requirements-dev.lock runner/pyproject.toml
 	  { echo "setup: $(PYTHON) is older than Python 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "setup: installing $$(grep -c '==' requirements-dev.lock) packages into $(VENV) (about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e runner
 	@touch $@
 
 .PHONY: demo
 demo: setup ## the main job on the embedded AWS: apply, publish, run, audit trail; no account, no Docker
 	@$(BIN)/dbt-runner local demo
+
+.PHONY: demo-rollback
+demo-rollback: setup ## a broken release and the way back, on the embedded AWS
+	@$(BIN)/dbt-runner local rollback
 
 .PHONY: test
 test: setup ## everything the project promises
@@ -54,8 +58,8 @@ lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no in
 	uv pip compile -q --upgrade --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
 	  --extra test runner/pyproject.toml -o requirements-dev.lock
 	cd runner && uv pip compile -q --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.12 \
-	  --only-binary :all: --constraints ../requirements-dev.lock --extra duckdb --extra postgres pyproject.toml requirements/build.in \
-	  -o requirements/image.txt
+	  --only-binary :all: --constraints ../requirements-dev.lock --extra athena --extra bigquery --extra duckdb --extra lambda --extra openlineage --extra postgres --extra redshift --extra snowflake \
+	  pyproject.toml requirements/build.in -o requirements/image.txt
 
 .PHONY: clean
 clean: ## remove what make made

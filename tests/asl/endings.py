@@ -16,7 +16,7 @@ from dbt_runner.errors import ERRORS
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # The attributes of a run item (docs/architecture.md): those that every closed one has, and those that depend on the run.
 ALWAYS = {"pk", "sk", "run_id", "execution", "trigger", "request", "status", "started_at", "ended_at", "artifacts", "steps"}
-SOMETIMES = {"job", "reason", "release", "error", "cause"}
+SOMETIMES = {"job", "reason", "release", "resumed_from", "resumes", "error", "cause"}
 MOST_STARTS = 5
 """How often a task that does not start is tried in one attempt."""
 
@@ -54,7 +54,7 @@ def assert_failed(cloud: Cloud, execution: Execution, error: str, *, notified: i
 def assert_left_to_finalize(cloud: Cloud, execution: Execution, error: str) -> Item:
     """The run failed and could not record it, finalize did, and people heard of it once; returns the record."""
     assert execution.error == error, f"{execution.error}: {execution.cause}"
-    assert not any("ended_at" in record for record in cloud.records())
+    assert not any("ended_at" in record for record in cloud.records() if record["run_id"]["S"] == RUN_ID)
     finalized = cloud.finalize(event(execution))
     assert finalized.error is None, f"finalize: {finalized.error}: {finalized.cause}"
     return _assert_kept(cloud, execution, "FAILED", error, notified=1, released=True)
@@ -71,7 +71,7 @@ def assert_ended(cloud: Cloud, execution: Execution, *, untold: bool = False, un
         assert_skipped(cloud, execution)
     elif execution.error is None:
         assert_succeeded(cloud, execution, released=not unreleased)
-    elif any("ended_at" in record for record in cloud.records()):
+    elif any("ended_at" in record for record in cloud.records() if record["run_id"]["S"] == RUN_ID):
         assert_failed(cloud, execution, execution.error, notified=0 if untold else 1, released=not unreleased)
     else:
         assert_left_to_finalize(cloud, execution, execution.error)

@@ -13,8 +13,8 @@ from typing import Any
 from moto import mock_aws
 from sfnx.testing import Execution
 
-from asl import endings, error_names, render
-from asl.fakes import EXECUTION, OTHER_EXECUTION, RUN_ID, RUN_KEY, STARTED_AT, SUCCEEDS, Cloud, Fault, fails, make_cloud
+from asl import endings, error_names, render, resumable
+from asl.fakes import EXECUTION, OTHER_EXECUTION, OTHER_RUN, RUN_ID, RUN_KEY, STARTED_AT, SUCCEEDS, Cloud, Fault, fails, make_cloud
 
 RUN, FINALIZE = render.DEFINITIONS
 UNKNOWN = "Unheard.Of"
@@ -115,12 +115,16 @@ def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | 
     if state in ("ReadLock", "DescribeHolder", "RecordSkipped", "TakeOverLock"):
         cloud.hold_lock()
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
+    elif state in ("DescribeResumed", "ReadResumed"):
+        resumable.leave(cloud)
     elif state in ("RecordFailure", "Notify"):
         cloud.attempts["1"] = fails("Dbt.ModelError", 10)
     elif state in ("HealthCheck", "RunStep", "ReadOutcome"):
         cloud.attempts["0" if state == "HealthCheck" else "1"] = [fails("Dbt.Interrupted", 40), SUCCEEDS]
     if state not in ("HealthCheck", "ReadOutcome"):
         cloud.configure(health_check={**cloud.config()["health_check"], "enabled": False})
+    if state in ("DescribeResumed", "ReadResumed"):
+        return cloud.run({"resume": OTHER_RUN}, faults)
     return cloud.run({"steps": [{"name": "build", "commands": ["build"]}]}, faults)
 
 

@@ -42,6 +42,10 @@ NOW = "2026-11-22T10:00:05.000Z"
 NOW_MILLIS = 1795341605000
 RUN_KEY = f"RUN#{STARTED_AT}#{RUN_ID}"
 
+EARLIER_AT = "2026-11-22T08:00:00.456Z"
+EARLIER_MILLIS = 1795334400456
+EARLIER_KEY = f"RUN#{EARLIER_AT}#{OTHER_RUN}"
+
 OVERRIDES_LIMIT = 8192
 
 Item = dict[str, Any]
@@ -226,6 +230,8 @@ class Cloud:
     waits: list[int] = field(default_factory=list)
     random: float = 0.5
     definitions: dict[str, Item] = field(default_factory=dict)
+    start_date: str | float = EARLIER_AT
+    """When any execution that is described began, as Step Functions puts it."""
     unprocessed: list[Sequence[str]] = field(default_factory=list)
     """For each batchGetItem to come: the sort keys that it leaves unread."""
     _asked: dict[str, int] = field(default_factory=dict)
@@ -330,7 +336,7 @@ class Cloud:
         arn = arguments["ExecutionArn"]
         if arn not in self.statuses:
             raise testing.Failure("Sfn.ExecutionDoesNotExistException", f"Execution Does Not Exist: '{arn}'")
-        return {"ExecutionArn": arn, "Status": self.statuses[arn]}
+        return {"ExecutionArn": arn, "Status": self.statuses[arn], "StartDate": self.start_date}
 
     def _run_task(self, arguments: Item) -> Item:
         """Holds the call against the container's interface, then does what the attempt says."""

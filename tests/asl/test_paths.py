@@ -14,10 +14,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from asl import render
+from asl import render, resumable
 from asl.endings import assert_failed, assert_left_to_finalize, assert_skipped, assert_succeeded, steps
 from asl.fakes import (
     OTHER_EXECUTION,
+    OTHER_RUN,
     RUN_ID,
     Attempt,
     Cloud,
@@ -288,8 +289,13 @@ REFUSED = {
     "text": Refused("hourly", "the input must be a JSON object", "the input"),
     "null": Refused(None, "the input must be a JSON object", "the input"),
     "unknown field": Refused({**HOURLY, "jbo": "x"}, ": unknown field; known are ", "jbo: "),
-    "empty": Refused({}, "give either a job or steps", "job: "),
-    "job and steps": Refused({**HOURLY, "steps": [STEP]}, "give either a job or steps", "job: "),
+    "empty": Refused({}, "give one of job, steps and resume", "job: "),
+    "job and steps": Refused({**HOURLY, "steps": [STEP]}, "give one of job, steps and resume", "job: "),
+    "job and resume": Refused({**HOURLY, "resume": "other"}, "give one of job, steps and resume", "job: "),
+    "resume that is a number": Refused({"resume": 5}, "resume: must be the id of a run", "resume: "),
+    "resume that is a path": Refused({"resume": "../other"}, "resume: must be the id of a run", "resume: "),
+    "resume with vars": Refused({"resume": "other", "vars": {}}, "resume: takes the release", "resume: "),
+    "resume with a release": Refused({"resume": "other", "release": "1"}, "resume: takes the release", "resume: "),
     "job that is a number": Refused({"job": 5}, "job: must be a string", "job: "),
     "job that is null": Refused({"job": None}, "job: must be a string", "job: "),
     "unknown job": Refused({"job": "daily"}, " has no job ", "job: ", by_schema=False),
@@ -465,13 +471,17 @@ def test_notification_names_what_is_known_of_the_run(cloud: Cloud) -> None:
 # Every Task
 
 
-def _reach(cloud: Cloud, state: str) -> None:
-    """Prepares a run that comes to a state."""
+def _reach(cloud: Cloud, state: str) -> dict[str, str]:
+    """Prepares a run that comes to a state; returns its input."""
+    if state in ("DescribeResumed", "ReadResumed"):
+        resumable.leave(cloud)
+        return {"resume": OTHER_RUN}
     if state in ("ReadLock", "DescribeHolder", "RecordSkipped", "TakeOverLock"):
         cloud.hold_lock()
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
     if state in ("RecordFailure", "Notify"):
         cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    return HOURLY
 
 
 TASKS = {name: state for name, state in render.load("dbt_run.asl.json")["States"].items() if state["Type"] == "Task"}
@@ -485,8 +495,7 @@ def test_task_that_fails_for_good_fails_the_run_with_its_error(cloud: Cloud, sta
     error = (
         TASKS[state]["Retry"][0]["ErrorEquals"][0] if kind == KINDS[0] and "Retry" in TASKS[state] else kind.replace(KINDS[0], "Unheard.Of")
     )
-    _reach(cloud, state)
-    execution = cloud.run(HOURLY, {state: Fault(error)})
+    execution = cloud.run(_reach(cloud, state), {state: Fault(error)})
     assert state in execution.states
     if state == "RecordFailure":
         assert_left_to_finalize(cloud, execution, "Dbt.ModelError")

@@ -224,7 +224,7 @@ def test_every_command_that_is_shown_exists(page: Path, words: Words, in_full: b
     ("line", "problem"),
     [
         ("dbt-runner rollback", "no command"),
-        ("dbt-runner release list", "no command"),
+        ("dbt-runner release delete", "no command"),
         ("dbt-runner release", "lacks a subcommand"),
         ("dbt-runner start --job hourly --force", "No such option"),
         ("dbt-runner status last more", "too many"),

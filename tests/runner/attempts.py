@@ -55,11 +55,13 @@ class Run:
         return {item["unique_id"]: item for item in self.store.query("RUN#prod#r-1", "NODE#")}
 
 
-def publish(store: Store, folder: Path, files: Mapping[str, str]) -> None:
-    """Release 1.4.2 with these files."""
+def publish(store: Store, folder: Path, files: Mapping[str, str], packed: bytes | None = None) -> None:
+    """Release 1.4.2 with these files, or with another bundle."""
     projects.write(folder, files)
     path = folder.with_name(f"{folder.name}.tar.gz")
     bundle.pack(stage.files(folder), path)
+    if packed is not None:
+        path.write_bytes(packed)
     release.commit(
         store,
         release.Candidate(

@@ -362,6 +362,7 @@ def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
         overlap="skip",
         timeout_seconds=60,
         health_check_timeout_seconds=60,
+        log_group="/analytics/prod/runner",
     )
     return AttemptRequest(
         key=AttemptKey(TARGET, run_id, 1, "build", 1),
@@ -369,6 +370,7 @@ def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
         execution="arn",
         release="1.4.2",
         artifacts=f"runs/{TARGET}/2026/11/23/{run_id}/",
+        resumes=(),
         step=None,
         vars={},
         full_refresh=False,

@@ -6,11 +6,14 @@ Where dbt does not matter, a script takes the worker's place (see projects.scrip
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
 import socket
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +24,7 @@ import pytest
 from botocore.stub import Stubber
 
 from dbt_runner import attempt, audit, identity, release
+from dbt_runner import bundle as bundles
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.store import Item, Store, release_key
@@ -191,6 +195,55 @@ def test_a_release_that_was_changed_is_not_run(run: Run, released: None, nothing
     boto3.client("s3").put_object(Bucket=run.store.bucket, Key=release_key("1.4.2", "bundle.tar.gz"), Body=b"something else")
     assert run.attempt() == 32
     assert run.outcome()["error"] == "Dbt.ReleaseCorrupt"
+
+
+def hostile(*members: tarfile.TarInfo) -> bytes:
+    """A bundle of an honest project and these members."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as archive:
+        project = tarfile.TarInfo("dbt_project.yml")
+        project.size = len(projects.PROJECT)
+        archive.addfile(project, io.BytesIO(projects.PROJECT.encode()))
+        for one in members:
+            archive.addfile(one, io.BytesIO(bytes(one.size)))
+    return raw.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+@pytest.mark.parametrize(
+    ("bundle", "says"),
+    [
+        (lambda tmp: hostile(member("../../../../../../escaped.sql")), "outside of the project"),
+        (lambda tmp: hostile(member(f"{tmp}/escaped.sql")), "outside of the project"),
+        (lambda tmp: hostile(member("models/out", tarfile.SYMTYPE, str(tmp))), "neither a plain file"),
+        (lambda tmp: hostile(member("models/out", tarfile.LNKTYPE, "/etc/passwd")), "neither a plain file"),
+        (lambda tmp: hostile(member("models/null", tarfile.CHRTYPE)), "neither a plain file"),
+        (lambda tmp: hostile(member("bomb", size=3 << 20)), "more than 2,097,152 bytes"),
+        (lambda tmp: hostile(*(member(str(number)) for number in range(20))), "more than 20 members"),
+        (lambda tmp: hostile(member("a.sql"))[:-20], "cannot be read"),
+    ],
+    ids=["dots", "absolute", "link out", "hard link", "device", "size bomb", "count bomb", "truncated"],
+)
+def test_a_hostile_bundle_is_refused_even_if_it_was_published(
+    run: Run, nothing_starts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Callable[[Path], bytes], says: str
+) -> None:
+    """Its digest is right: a publisher with a client of their own put it there."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(work))
+    monkeypatch.setattr(bundles.unpack, "__kwdefaults__", {"max_members": 20, "max_bytes": 2 << 20})
+    publish(run.store, tmp_path / "project", PROJECT, bundle(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    assert run.attempt() == 32
+    outcome = run.outcome()
+    assert (outcome["error"], outcome["artifacts"]) == ("Dbt.ReleaseCorrupt", [])
+    assert says in outcome["message"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_settings_that_the_adapter_does_not_know_are_refused(run: Run, released: None, nothing_starts: None) -> None:

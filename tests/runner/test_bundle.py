@@ -6,7 +6,9 @@ import gzip
 import io
 import os
 import stat
+import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,48 @@ def test_a_bundle_may_not_hold_more_members_than_the_limit(tmp_path: Path) -> No
     path = archive_of(tmp_path / "b.tar.gz", member("a"), member("b"), member("c"))
     assert "more than 2 members" in refusal(path, tmp_path / "out", max_members=2)
     bundle.unpack(path, tmp_path / "out", max_members=3)
+
+
+def header(kind: bytes, size: int) -> bytes:
+    info = member("header", kind)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_cannot_fill_the_memory(tmp_path: Path, kind: bytes) -> None:
+    size = 64 << 20
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(header(kind, size) + bytes(size) + header(tarfile.REGTYPE, 0), 1))
+    tracemalloc.start()
+    try:
+        assert "a header of 67,108,864 bytes" in refusal(tmp_path / "b.tar.gz", tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_chain_of_headers_is_refused(tmp_path: Path) -> None:
+    one = header(tarfile.XHDTYPE, 512) + b"11 a=bcdef\n".ljust(512, b"\0")
+    (tmp_path / "chain").write_bytes(gzip.compress(one * 3000))
+    # A library may raise the limit for the whole process, as the JSONata one does: the test says what it needs.
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    try:
+        assert "recursion" in refusal(tmp_path / "chain", tmp_path / "out")
+    finally:
+        sys.setrecursionlimit(usual)
+
+
+def test_headers_of_many_bytes_are_refused(tmp_path: Path) -> None:
+    wide = header(tarfile.XHDTYPE, 16_384) + b"16384 a=".ljust(16_383, b"x") + b"\n"
+    (tmp_path / "wide").write_bytes(gzip.compress((wide + member("a").tobuf()) + (wide + member("b").tobuf()) + bytes(1024)))
+    assert "with its headers" in refusal(tmp_path / "wide", tmp_path / "out", max_members=3, max_bytes=1)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "/".join(["folder"] * 500)[1:]])
+def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    path = archive_of(tmp_path / "b.tar.gz", member("dbt_project.yml"), member(name))
+    assert "too long" in refusal(path, tmp_path / "out")
 
 
 def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,21 @@ def test_promote_as_json_says_what_the_audit_trail_says(settings: Store, tmp_pat
     }
 
 
+def test_list_show_and_rollback(settings: Store, tmp_path: Path) -> None:
+    for version in ("1.0", "1.1"):
+        release.commit(settings, candidate(tmp_path / version, version, version=version))
+        output("promote", "-V", version)
+    assert output("rollback", "--reason", "ticket 8") == "prod runs 1.0 from the next run on (before: 1.1)\n"
+    assert {meta["version"]: meta["current"] for meta in json.loads(output("list", "--json"))} == {"1.1": False, "1.0": True}
+    head, *rows = output("list").splitlines()
+    assert head.split()[0] == "VERSION" and [row.split()[0] for row in rows] == ["1.1", "1.0"]
+    assert rows[1].endswith("current in prod")
+    moves = json.loads(output("list", "--promotions", "--json"))
+    assert [(move["version"], move["reason"]) for move in moves] == [("1.0", "ticket 8"), ("1.1", None), ("1.0", None)]
+    assert json.loads(output("show", "-V", "1.0", "--json"))["digest"] == release.find(settings, "1.0").digest
+    assert "not from a git checkout" in output("show", "-V", "1.0")
+
+
 def test_an_error_is_one_line_and_an_exit_code(
     settings: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,10 +131,10 @@ def test_a_bad_version_is_refused_before_aws_is_asked(store: Store) -> None:
 
 
 def test_the_warehouse_of_the_environment_decides_the_adapter(settings: Store, environment: dict[str, Any], tmp_path: Path) -> None:
-    document = {**environment, "warehouse": {"type": "redshift", "settings": {}, "identity": {}}}
+    document = {**environment, "warehouse": {"type": "teradata", "settings": {}, "identity": {}}}
     settings.put({"pk": environment_pk("prod"), "sk": CONFIG, "config": json.dumps(document)})
     problem = error("publish", "--version", "1", "--project", str(tmp_path))
-    assert (problem.kind, "dbt-redshift" in problem.message) == (INVALID_REQUEST, True)
+    assert (problem.kind, "unknown adapter teradata" in problem.message) == (INVALID_REQUEST, True)
 
 
 def test_an_environment_or_a_table_that_is_not_there_is_named(settings: Store) -> None:

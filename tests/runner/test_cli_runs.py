@@ -17,9 +17,11 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
-from dbt_runner import cli, runs
+from dbt_runner import cli, runs, words
 from dbt_runner import config as configuration
 from dbt_runner.cli import aws, render
+from dbt_runner.cli.progress import Progress, show_progress
+from dbt_runner.cli.terminal import write
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.runs import NodeResultRow, Run, RunDetail, StepResult
 from dbt_runner.store import Store, timestamp
@@ -136,6 +138,7 @@ RUN = record(
     vars={"type": "object"},
     full_refresh={"type": "boolean"},
     artifacts={"type": ["string", "null"], "pattern": "^s3://"},
+    resumed_from=TEXT_OR_NULL,
     plan=list_of(record(name=TEXT, commands=list_of(TEXT), on_failure={"enum": ["fail", "continue"]})),
     steps=list_of(STEP),
 )
@@ -414,7 +417,7 @@ def moment(status: str, *steps: StepResult, nodes: tuple[NodeResultRow, ...] = (
 
 
 def test_progress_has_one_line_for_each_change() -> None:
-    progress = render.Progress(clock=lambda: "10:00:00")
+    progress = Progress(clock=lambda: "10:00:00")
     moments = [
         moment("STARTING"),
         moment("STARTING"),
@@ -438,13 +441,13 @@ def test_progress_has_one_line_for_each_change() -> None:
 
 
 def test_progress_counts_nodes_by_fifties() -> None:
-    progress = render.Progress(clock=lambda: "")
+    progress = Progress(clock=lambda: "")
     lines = [line.strip() for count in range(1, 161) for line in progress.lines(moment("RUNNING", build("RUNNING", count)))]
     assert lines[2:] == [f"step build {count} nodes: {count} success" for count in (50, 100, 150)]
 
 
 def test_progress_names_the_first_failed_nodes_once_and_says_that_there_are_more() -> None:
-    progress = render.Progress(clock=lambda: "")
+    progress = Progress(clock=lambda: "")
     nodes = tuple(node(f"m{number:02d}", "error") for number in range(25))
     lines = [line.strip() for known in (4, 4, 25, 25) for line in progress.lines(moment("RUNNING", nodes=nodes[:known]))]
     assert lines == [
@@ -580,7 +583,7 @@ def test_a_terminal_of_100_columns_is_enough(store: Store, environment: dict[str
     record_run(store, "hourly-20261122T090000-d4e5f6", "2026-11-22T09:00:00.000Z", status="FAILED", error="Dbt.WarehouseUnavailable")
     detail, listed = sample(store)
     screen = terminal(100)
-    render.write(render.run_list(listed), render.run_record(detail), render.run_status(detail), stream=screen)
+    write(render.run_list(listed), render.run_record(detail), render.run_status(detail), stream=screen)
     assert max(len(line) for line in plain_lines(screen)) <= 100
     assert any("hourly-20261122T090000-d4e5f6 hourly FAILED" in line for line in plain_lines(screen))
     assert f"{ESCAPE}[31mFAILED" in screen.getvalue()
@@ -592,7 +595,7 @@ def test_a_wide_terminal_shows_ids_and_names_whole(store: Store, environment: di
     store.put(node_item(run_id, "build", name, "error", message="y" * 500))
     detail, listed = sample(store)
     screen = terminal(200)
-    render.write(render.run_list(listed), render.run_record(detail), stream=screen)
+    write(render.run_list(listed), render.run_record(detail), stream=screen)
     assert any(run_id in line and "FAILED" in line for line in plain_lines(screen))
     assert any(name in line and "error" in line for line in plain_lines(screen))
 
@@ -603,7 +606,7 @@ def test_a_narrow_terminal_folds_ids_instead_of_cutting_them(
     run_id = "".join(f"{number:02d}" for number in range(40))
     record_run(store, run_id, STARTED)
     screen = terminal(60)
-    render.write(render.run_list(sample(store)[1]), stream=screen)
+    write(render.run_list(sample(store)[1]), stream=screen)
     _, *rows = plain_lines(screen)
     start = rows[0].index("00010203")
     column = "".join(re.match(r"[0-9]*", row[start:]).group() for row in rows)  # type: ignore[union-attr]
@@ -613,7 +616,7 @@ def test_a_narrow_terminal_folds_ids_instead_of_cutting_them(
 def test_progress_on_a_terminal_is_live_and_leaves_nothing(terminal: Callable[[int], Terminal]) -> None:
     screen = terminal(100)
     last = moment("SUCCEEDED", ended_at=ENDED, seconds=125.0)
-    assert render.show_progress(iter([moment("RUNNING", build("RUNNING", 3)), last]), stream=screen) is last
+    assert show_progress(iter([moment("RUNNING", build("RUNNING", 3)), last]), stream=screen) is last
     assert "3 success" in screen.getvalue()
     assert "\x1b[2K" in screen.getvalue()  # what was shown is erased
 
@@ -633,12 +636,12 @@ def test_escape_sequences_in_a_warehouses_message_do_not_reach_the_screen(call: 
     ],
 )  # fmt: skip
 def test_durations_are_as_people_say_them(seconds: float | None, text: str) -> None:
-    assert render.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (18 * 1024**2, "18.0 MiB")])
 def test_sizes_are_as_people_say_them(count: int, text: str) -> None:
-    assert render.size(count) == text
+    assert words.size(count) == text
 
 
 # --- the command line itself -----------------------------------------------------------------------------------------

@@ -16,14 +16,10 @@ import boto3
 import pytest
 
 from dbt_runner import release
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, RUNNER_ERROR, ErrorKind, TypedError
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, ErrorKind, TypedError
 from dbt_runner.store import (
-    CURRENT_RELEASE,
-    PROMOTION_PREFIX,
     RELEASE_META,
-    Item,
     Store,
-    environment_pk,
     release_key,
     release_pk,
     sha256_of,
@@ -72,21 +68,6 @@ class WatchedStore(Store):
         self._before(item["sk"])
         with self._lock:
             super().put(item, only_if_new=only_if_new)
-
-
-class RacedStore(Store):
-    """A store in which somebody else does something right after the pointer was read."""
-
-    def __init__(self, store: Store, meanwhile: Callable[[], object]) -> None:
-        super().__init__(store._dynamodb, store._s3, store.table, store.bucket)
-        self._meanwhile: Callable[[], object] | None = meanwhile
-
-    def get(self, pk: str, sk: str) -> Item | None:
-        item = super().get(pk, sk)
-        if sk == CURRENT_RELEASE and self._meanwhile is not None:
-            meanwhile, self._meanwhile = self._meanwhile, None
-            meanwhile()
-        return item
 
 
 WRITES = ("bundle.tar.gz", "manifest.json", "release.json", RELEASE_META)
@@ -292,75 +273,3 @@ def test_a_bundle_with_the_right_digest_is_still_not_trusted(store: Store, tmp_p
 def test_an_item_that_lacks_something_is_a_damaged_release(store: Store) -> None:
     store.put({"pk": release_pk("1"), "sk": RELEASE_META, "version": "1"})
     assert "lacks" in refused(RELEASE_CORRUPT, lambda: release.find(store, "1"))
-
-
-# --- promote ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_releases(store: Store, environment: dict[str, Any], tmp_path: Path) -> Store:
-    for version in ("1.0", "1.1"):
-        release.commit(store, candidate(tmp_path / version, f"select '{version}'", version=version))
-    return store
-
-
-def current(store: Store) -> Item:
-    item = store.get(environment_pk("prod"), CURRENT_RELEASE)
-    assert item is not None
-    return {key: value for key, value in item.items() if key not in ("pk", "sk")}
-
-
-def promotions(store: Store) -> list[Item]:
-    return [
-        {key: value for key, value in item.items() if key not in ("pk", "sk")}
-        for item in store.query(environment_pk("prod"), PROMOTION_PREFIX)
-    ]
-
-
-def test_a_promotion_moves_the_pointer_and_leaves_a_record(two_releases: Store) -> None:
-    first = release.promote(two_releases, "prod", "1.0", by=ALICE, reason=None)
-    assert first == release.Promotion("prod", "1.0", None, first.promoted_at, ALICE, None, changed=True)
-    assert current(two_releases) == {"version": "1.0", "promoted_at": first.promoted_at, "promoted_by": ALICE}
-
-    second = release.promote(two_releases, "prod", "1.1", by=BOB, reason="ticket 7")
-    pointer = {"version": "1.1", "previous": "1.0", "promoted_at": second.promoted_at, "promoted_by": BOB, "reason": "ticket 7"}
-    assert current(two_releases) == pointer
-
-    back = release.promote(two_releases, "prod", "1.0", by=ALICE, reason="rollback")
-    assert (back.previous, current(two_releases)["version"]) == ("1.1", "1.0")
-    assert [record["version"] for record in promotions(two_releases)] == ["1.0", "1.1", "1.0"]
-    assert promotions(two_releases)[1] == pointer
-
-
-def test_promoting_the_current_release_again_changes_nothing(two_releases: Store) -> None:
-    first = release.promote(two_releases, "prod", "1.0", by=ALICE, reason="because")
-    again = release.promote(two_releases, "prod", "1.0", by=BOB, reason="again")
-    assert not again.changed
-    assert (again.promoted_by, again.promoted_at, again.reason) == (ALICE, first.promoted_at, "because")
-    assert len(promotions(two_releases)) == 1
-
-
-def test_only_what_is_published_is_promoted_and_only_where_there_is_an_environment(two_releases: Store) -> None:
-    assert "9.9" in refused(RELEASE_NOT_FOUND, lambda: release.promote(two_releases, "prod", "9.9", by=ALICE, reason=None))
-    assert "staging" in refused(RUNNER_ERROR, lambda: release.promote(two_releases, "staging", "1.0", by=ALICE, reason=None))
-    assert promotions(two_releases) == []
-    assert two_releases.get(environment_pk("staging"), CURRENT_RELEASE) is None
-
-
-@pytest.mark.parametrize("before", [None, "1.0"])
-def test_the_loser_of_a_promotion_race_is_told_who_won(two_releases: Store, tmp_path: Path, before: str | None) -> None:
-    release.commit(two_releases, candidate(tmp_path / "1.2", "select '1.2'", version="1.2"))
-    if before:
-        release.promote(two_releases, "prod", before, by=ALICE, reason=None)
-    racing = RacedStore(two_releases, lambda: release.promote(two_releases, "prod", "1.1", by=BOB, reason=None))
-    message = refused(INVALID_REQUEST, lambda: release.promote(racing, "prod", "1.2", by=ALICE, reason=None))
-    assert message == f"{BOB} promoted 1.1 in prod meanwhile: look, then try again"
-    assert current(two_releases)["promoted_by"] == BOB
-    assert [record["version"] for record in promotions(two_releases)] == [*([before] if before else []), "1.1"]
-
-
-def test_two_who_promote_the_same_release_both_succeed(two_releases: Store) -> None:
-    racing = RacedStore(two_releases, lambda: release.promote(two_releases, "prod", "1.1", by=BOB, reason=None))
-    promotion = release.promote(racing, "prod", "1.1", by=ALICE, reason=None)
-    assert (promotion.changed, promotion.promoted_by) == (False, BOB)
-    assert len(promotions(two_releases)) == 1

@@ -24,8 +24,8 @@ import pytest
 
 from dbt_runner import config, resume
 from dbt_runner.events import CommandResult, EarlierCommand, NodeResult, StepReport, WorkerSpec, decode
-from dbt_runner.request import parse_command
-from dbt_runner.store import Item, Store
+from dbt_runner.request import AttemptRequest, parse_command
+from dbt_runner.store import Item, Store, run_pk
 from dbt_runner.worker import Worker
 from runner import projects
 from runner.attempts import PREFIX, Run, publish
@@ -364,18 +364,43 @@ def test_results_of_this_attempt_replace_earlier_ones() -> None:
     assert merged.commands == [CommandResult(0, True, 2.0, 4), CommandResult(1, True, 1.0)]
 
 
+def asked(attempt: int = 1, *resumes: str) -> AttemptRequest:
+    found = projects.asked(config.Warehouse("duckdb", {}, {}))
+    return replace(found, key=replace(found.key, attempt=attempt), resumes=resumes)
+
+
 def test_a_first_attempt_reads_nothing(store: Store) -> None:
-    key = projects.asked(config.Warehouse("duckdb", {}, {})).key
-    store.put({**node("a"), "pk": key.pk, "sk": "NODE#build#a"})
-    assert resume.read(store, key, [parse_command("build", "commands")]) == []
-    assert names(resume.read(store, replace(key, attempt=2), [parse_command("build", "commands")])[0]) == ["a"]
+    store.put({**node("a"), "pk": asked().key.pk, "sk": "NODE#build#a"})
+    assert resume.read(store, asked(), [parse_command("build", "commands")]) == []
+    assert names(resume.read(store, asked(2), [parse_command("build", "commands")])[0]) == ["a"]
 
 
 def test_only_the_items_of_its_own_step_count(store: Store) -> None:
-    key = replace(projects.asked(config.Warehouse("duckdb", {}, {})).key, attempt=2)
-    store.put({**node("a"), "pk": key.pk, "sk": "NODE#build_more#a"})
-    store.put({**outcome({"success": True}), "pk": key.pk, "sk": "STEP#01#build_more#1"})
-    assert resume.read(store, key, [parse_command("build", "commands")]) == [EarlierCommand()]
+    store.put({**node("a"), "pk": asked().key.pk, "sk": "NODE#build_more#a"})
+    store.put({**outcome({"success": True}), "pk": asked().key.pk, "sk": "STEP#01#build_more#1"})
+    assert resume.read(store, asked(2), [parse_command("build", "commands")]) == [EarlierCommand()]
+
+
+def test_what_resumed_runs_did_counts_and_the_latest_of_them_knows_best(store: Store) -> None:
+    first, second = (run_pk(asked().key.environment, run) for run in ("first", "second"))
+    left: list[tuple[str, str, dict[str, Any]]] = [
+        (first, "a", {}),
+        (first, "b", {"status": "error"}),
+        (second, "b", {}),
+        (second, "c", {"status": "error"}),
+        (asked().key.pk, "c", {}),
+    ]
+    for pk, name, changes in left:
+        store.put({**node(name, **changes), "pk": pk, "sk": f"NODE#build#{name}"})
+    command = [parse_command("build", "commands")]
+    assert names(resume.read(store, asked(1, "second", "first"), command)[0]) == ["a", "b"]
+    assert names(resume.read(store, asked(2, "second", "first"), command)[0]) == ["a", "b", "c"]
+    assert names(resume.read(store, asked(1, "first"), command)[0]) == ["a"]
+
+
+def test_a_command_that_a_resumed_run_finished_is_finished(store: Store) -> None:
+    store.put({**outcome({"success": True}), "pk": run_pk(asked().key.environment, "first"), "sk": "STEP#01#build#2"})
+    assert resume.read(store, asked(1, "first"), [parse_command("build", "commands")])[0].finished
 
 
 def test_the_worker_gets_what_is_left_over_its_standard_input(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Attempt:
 
     def _step(self, asked: AttemptRequest, step: request.Step, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
-            earlier = resume.read(self._store, asked.key, step.commands)
+            earlier = resume.read(self._store, asked, step.commands)
             # Should this attempt come no further, its outcome still speaks for the whole step.
             self._report = resume.merge(self._report, earlier)
             log.info("fetching release", release=asked.release)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, TypedError
 
@@ -19,6 +22,12 @@ MAX_BYTES = 2 << 30
 # constant would make it run one release by another one's YAML.
 _MTIME = 0
 _MODE = 0o644
+
+# Names that Linux can write, below a folder of some length itself; what tarfile may read at once, and a member's headers may have.
+_MAX_NAME = 255
+_MAX_PATH = 3_000
+_MAX_READ = 16 << 10
+_MAX_HEADERS = 4 << 10
 
 
 def pack(files: Mapping[str, Path], destination: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
@@ -69,6 +78,16 @@ def content_digest(bundle: Path) -> str | None:
         return None
 
 
+def check(bundle: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
+    """Refuses what `unpack` refuses, and writes nothing.
+
+    Raises:
+        TypedError: Dbt.ReleaseCorrupt.
+    """
+    with _opened(bundle, max_members, max_bytes):
+        pass
+
+
 def unpack(bundle: Path, destination: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_BYTES) -> None:
     """Unpacks a bundle into a new folder. The whole bundle is checked before the first file is written.
 
@@ -81,17 +100,48 @@ def unpack(bundle: Path, destination: Path, *, max_members: int = MAX_MEMBERS, m
         TypedError: Dbt.ReleaseCorrupt when the bundle cannot be read, exceeds a limit, or holds anything but plain files and
             folders with names below the destination.
     """
+    with _opened(bundle, max_members, max_bytes) as (archive, members):
+        destination.mkdir(parents=True)
+        try:
+            archive.extractall(destination, members=members, filter="data")
+        except BaseException:
+            shutil.rmtree(destination)
+            raise
+
+
+@contextlib.contextmanager
+def _opened(bundle: Path, max_members: int, max_bytes: int) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
     try:
-        with tarfile.open(bundle, "r:gz") as archive:
-            members = _checked(archive, max_members, max_bytes)
-            destination.mkdir(parents=True)
-            try:
-                archive.extractall(destination, members=members, filter="data")
-            except BaseException:
-                shutil.rmtree(destination)
-                raise
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError) as exc:
+        with gzip.open(bundle) as compressed:
+            stream = _Careful(compressed, max_bytes + max_members * _MAX_HEADERS)
+            with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as archive:
+                members = _checked(archive, max_members, max_bytes)
+                # tarfile stops at the tar's end; gzip's checksum comes after it.
+                while stream.read(_MAX_READ):
+                    pass
+                yield archive, members
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError, RecursionError) as exc:
         raise _corrupt(f"it cannot be read ({exc})") from exc
+
+
+class _Careful:
+    """A stream that tarfile can read from without taking more memory or time than an honest bundle may need.
+
+    tarfile reads contents in small pieces, but a long name or a pax header at once, as long as it claims to be: a few kilobytes of
+    gzip can claim gigabytes.
+    """
+
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_READ:
+            raise _corrupt(f"it has a header of {size:,} bytes")
+        if self._stream.tell() > self._limit:
+            raise _corrupt(f"it unpacks to more than {self._limit:,} bytes, with its headers")
+        return self._stream.read(size)
 
 
 def _checked(archive: Iterable[tarfile.TarInfo], max_members: int, max_bytes: int) -> list[tarfile.TarInfo]:
@@ -101,10 +151,14 @@ def _checked(archive: Iterable[tarfile.TarInfo], max_members: int, max_bytes: in
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or not name.parts:
             raise _corrupt(f"member {member.name!r} would be written outside of the project")
+        if max(len(os.fsencode(part)) for part in name.parts) > _MAX_NAME or len(os.fsencode(name)) > _MAX_PATH:
+            raise _corrupt(f"member {member.name[:80]!r}... has a name that is too long")
         if not (member.isreg() or member.isdir()) or member.issparse():
             raise _corrupt(f"member {member.name!r} is neither a plain file nor a folder")
         if name in members:
             raise _corrupt(f"member {member.name!r} is there twice")
+        # Nobody needs them any more, and there may be kilobytes of them for each member.
+        member.pax_headers = {}
         members[name] = member
         total += member.size
         if len(members) > max_members:

@@ -38,6 +38,7 @@ class EnvironmentConfig:
     overlap: str
     timeout_seconds: int
     health_check_timeout_seconds: int
+    log_group: str
 
 
 def parse(text: str) -> EnvironmentConfig:
@@ -67,6 +68,7 @@ def parse(text: str) -> EnvironmentConfig:
             overlap=raw["overlap"],
             timeout_seconds=raw["timeout_seconds"],
             health_check_timeout_seconds=raw["health_check"]["timeout_seconds"],
+            log_group=raw["ecs"]["log_group"],
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

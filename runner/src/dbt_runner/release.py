@@ -1,4 +1,4 @@
-"""Releases in the audit store: commit one, find it, fetch it, and move an environment's pointer to it.
+"""Releases in the audit store: commit one, find it, list them, and fetch one.
 
 A release is immutable. Its objects are written with If-None-Match, its META item is the commit point: without META there is
 no release, with META nothing of it changes any more. docs/architecture.md names the items and objects.
@@ -13,18 +13,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner import config
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, TypedError
 from dbt_runner.store import (
-    CURRENT_RELEASE,
-    PROMOTION_PREFIX,
     RELEASE_META,
+    RELEASES,
     AlreadyThere,
-    Item,
     Store,
-    environment_pk,
     now,
     release_key,
     release_pk,
@@ -114,19 +111,6 @@ class Release:
     dbt_version: str
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """Where an environment's pointer stands; `changed` is False when it stood there before."""
-
-    environment: str
-    version: str
-    previous: str | None
-    promoted_at: str
-    promoted_by: str
-    reason: str | None
-    changed: bool
-
-
 def check_version(version: str) -> None:
     """Refuses a version that cannot be part of a key.
 
@@ -152,6 +136,36 @@ def find(store: Store, version: str) -> ReleaseMeta:
             f"release {version} is not published: publish it (dbt-runner release publish --version {version}), or use another version",
         )
     return meta
+
+
+def catalog(store: Store) -> list[ReleaseMeta]:
+    """All published releases, the newest first. What a publisher began and did not finish is none."""
+    metas = (_meta(store, version) for version in store.folders(RELEASES) if _VERSION.fullmatch(version))
+    return sorted((meta for meta in metas if meta), key=lambda meta: meta.published_at, reverse=True)
+
+
+def describe(store: Store, version: str) -> Description:
+    """Everything that was recorded about a release.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt.
+    """
+    find(store, version)
+    return _description(version, _read(store, release_key(version, DESCRIPTION)))
+
+
+def manifest(store: Store, version: str) -> dict[str, Any]:
+    """A release's manifest, verified.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt.
+    """
+    meta = find(store, version)
+    body = _read(store, release_key(version, MANIFEST))
+    if _sha256(body) != meta.manifest_digest:
+        raise _corrupt(version, f"its manifest has the sha256 {_sha256(body)}, {meta.manifest_digest} was published")
+    document: dict[str, Any] = json.loads(body)
+    return document
 
 
 def fetch(store: Store, version: str, destination: Path) -> Release:
@@ -214,11 +228,11 @@ def commit(store: Store, candidate: Candidate) -> Published:
     version = candidate.version
     check_version(version)
     digest, size = _commit_bundle(store, version, candidate.bundle)
-    manifest = _put_once(store, release_key(version, MANIFEST), candidate.manifest)
+    kept = _put_once(store, release_key(version, MANIFEST), candidate.manifest)
     own = Description(
         version=version,
         digest=digest,
-        manifest_digest=_sha256(manifest),
+        manifest_digest=_sha256(kept),
         size=size,
         git_commit=candidate.git_commit,
         git_branch=candidate.git_branch,
@@ -242,67 +256,6 @@ def commit(store: Store, candidate: Candidate) -> Published:
             raise _corrupt(version, "its item does not describe its bundle") from None
         return Published(description, new=False)
     return Published(description, new=True)
-
-
-def promote(store: Store, environment: str, version: str, *, by: str, reason: str | None) -> Promotion:
-    """Makes a release the current one of an environment, from the next run on; rollback is the promotion of an earlier one.
-
-    Args:
-        by: who does it, as AWS knows them (an ARN).
-        reason: why, for the audit; None when nobody said.
-
-    Raises:
-        TypedError: Dbt.ReleaseNotFound, Dbt.RunnerError (no such environment), Dbt.InvalidRequest when somebody else moved the
-            pointer at the same time. Nothing was changed.
-    """
-    find(store, version)
-    config.load(store, environment)
-    pk = environment_pk(environment)
-    current = store.get(pk, CURRENT_RELEASE)
-    if current is not None and current["version"] == version:
-        return _standing(environment, current)
-    previous = current["version"] if current else None
-    promotion = Promotion(
-        environment=environment,
-        version=version,
-        previous=previous,
-        promoted_at=now(),
-        promoted_by=by,
-        reason=reason or None,
-        changed=True,
-    )
-    moved = {key: value for key, value in asdict(promotion).items() if key not in ("environment", "changed")}
-    try:
-        store.move_pointer(
-            {"pk": pk, "sk": CURRENT_RELEASE, **moved},
-            {"pk": pk, "sk": f"{PROMOTION_PREFIX}{promotion.promoted_at}", **moved},
-            expected_version=previous,
-        )
-    except AlreadyThere as exc:
-        winner = store.get(pk, CURRENT_RELEASE)
-        if winner is not None and winner["version"] == version:
-            return _standing(environment, winner)
-        if winner is None or winner["version"] == previous:
-            raise TypedError(
-                INVALID_REQUEST, f"somebody else is promoting a release of {environment} right now: look, then try again"
-            ) from exc
-        raise TypedError(
-            INVALID_REQUEST,
-            f"{winner['promoted_by']} promoted {winner['version']} in {environment} meanwhile: look, then try again",
-        ) from exc
-    return promotion
-
-
-def _standing(environment: str, current: Item) -> Promotion:
-    return Promotion(
-        environment=environment,
-        version=current["version"],
-        previous=current.get("previous"),
-        promoted_at=current["promoted_at"],
-        promoted_by=current["promoted_by"],
-        reason=current.get("reason"),
-        changed=False,
-    )
 
 
 def _meta(store: Store, version: str) -> ReleaseMeta | None:

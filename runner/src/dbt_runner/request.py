@@ -130,6 +130,7 @@ class AttemptRequest:
         execution: the execution's ARN, which must own the environment's lock.
         release: the version to run.
         artifacts: the prefix of the run's artifacts in the bucket.
+        resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
         step: None for the health check.
     """
 
@@ -138,6 +139,7 @@ class AttemptRequest:
     execution: str
     release: str
     artifacts: str
+    resumes: Sequence[str]
     step: Step | None
     vars: Mapping[str, Any]
     full_refresh: bool
@@ -227,7 +229,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         TypedError: Dbt.RunnerError (no such environment), Dbt.InvalidRequest.
     """
     plan = json.loads(item["request"])
-    validate_input({name: value for name, value in plan.items() if name != "job"})
+    validate_input({name: value for name, value in plan.items() if name not in ("job", "resume")})
     steps = [_step(step) for step in plan["steps"]]
     return AttemptRequest(
         key=key,
@@ -235,6 +237,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         execution=item["execution"],
         release=item["release"],
         artifacts=item["artifacts"],
+        resumes=json.loads(item.get("resumes", "[]")),
         step=steps[key.position - 1] if key.position else None,
         vars=plan.get("vars", {}),
         full_refresh=plan.get("full_refresh", False),
@@ -290,7 +293,9 @@ def _schema_error(error: ValidationError) -> TypedError:
         name = f"{field}.{unknown[0]}" if field else unknown[0]
         return _invalid(name, f"unknown field; known are {', '.join(known)}")
     if error.validator == "oneOf":
-        return _invalid(field or "job", "give either a job or steps")
+        if not field and isinstance(error.instance, Mapping) and "resume" in error.instance:
+            return _invalid("resume", "leave out job, steps, release, vars and full_refresh: they are those of the run that it resumes")
+        return _invalid(field or "job", "give one of job, steps and resume")
     return _invalid(field or "the input", error.message[:300])
 
 

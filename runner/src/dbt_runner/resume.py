@@ -1,6 +1,7 @@
 """What earlier attempts of a step left to the next one: pure functions, and the reading.
 
-An attempt runs the nodes that its step's commands select and that did not succeed in an earlier attempt of the same run. No plan
+An attempt runs the nodes that its step's commands select and that did not succeed in an earlier attempt of the same run, or in a run
+that this one resumes, which had the same release, steps, vars and flags. No plan
 is stored for that. The release is immutable, vars, flags and environment variables are the same in every attempt, and flags that
 select by state from outside are refused, so a command selects the same nodes each time; what it has left is that selection
 without the nodes that the audit store calls done.
@@ -17,19 +18,25 @@ from datetime import datetime
 from typing import Any
 
 from dbt_runner.events import DONE_STATUSES, CommandResult, EarlierCommand, NodeResult, StepReport
-from dbt_runner.request import AttemptKey, Command
-from dbt_runner.store import Item, Store, node_prefix, step_prefix
+from dbt_runner.request import AttemptRequest, Command
+from dbt_runner.store import Item, Store, node_prefix, run_pk, step_prefix
 
 _TESTS = ("test", "unit_test")
 
 
-def read(store: Store, key: AttemptKey, commands: Sequence[Command]) -> list[EarlierCommand]:
-    """What earlier attempts left of each command of the step; empty for the first attempt, which asks nobody."""
-    if key.attempt == 1:
+def read(store: Store, asked: AttemptRequest, commands: Sequence[Command]) -> list[EarlierCommand]:
+    """What was left of each command by earlier attempts of the step, and by the runs that this one resumes.
+
+    Empty for the first attempt of a run that resumes none, which asks nobody.
+    """
+    key = asked.key
+    runs = [run_pk(key.environment, run) for run in reversed(asked.resumes)] + ([key.pk] if key.attempt > 1 else [])
+    if not runs:
         return []
-    nodes = list(store.query(key.pk, node_prefix(key.name)))
-    outcomes = list(store.query(key.pk, step_prefix(key.position, key.name)))
-    return earlier_commands(commands, nodes, outcomes)
+    # A node that one run finished is left out by the next: where two have it, the later one knows better.
+    nodes = {item["sk"]: item for pk in runs for item in store.query(pk, node_prefix(key.name))}
+    outcomes = [item for pk in runs for item in store.query(pk, step_prefix(key.position, key.name))]
+    return earlier_commands(commands, list(nodes.values()), outcomes)
 
 
 def earlier_commands(commands: Sequence[Command], nodes: Sequence[Item], outcomes: Sequence[Item]) -> list[EarlierCommand]:
@@ -109,12 +116,17 @@ def _node(item: Item) -> NodeResult:
 def _seconds(nodes: Sequence[Item]) -> float:
     """From the first start to the last end of an attempt's nodes, for all attempts together."""
     total = 0.0
-    for attempt in {item["attempt"] for item in nodes}:
-        timed = [item for item in nodes if item["attempt"] == attempt and item.get("started_at") and item.get("ended_at")]
+    for attempt in {_attempt(item) for item in nodes}:
+        timed = [item for item in nodes if _attempt(item) == attempt and item.get("started_at") and item.get("ended_at")]
         if timed:
             first, last = min(item["started_at"] for item in timed), max(item["ended_at"] for item in timed)
             total += (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
     return round(total, 3)
+
+
+def _attempt(item: Item) -> tuple[str | None, int]:
+    """Which attempt of which run last ran a node."""
+    return item.get("pk"), item["attempt"]
 
 
 def _run_result(node: NodeResult) -> dict[str, Any]:

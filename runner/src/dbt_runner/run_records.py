@@ -57,6 +57,7 @@ class Run:
         recorded: whether the audit store has a record of it.
         seconds: from start to end; None while it is open.
         artifacts: S3 URI below which its artifacts are; None before there is a record.
+        resumed_from: the run of which this one does the rest.
         plan: its steps as they were asked for; empty when the request was not valid.
         steps: those that ended, or, in a RunDetail, all that are known.
     """
@@ -78,6 +79,7 @@ class Run:
     vars: Mapping[str, Any] = field(default_factory=dict)
     full_refresh: bool = False
     artifacts: str | None = None
+    resumed_from: str | None = None
     plan: tuple[PlannedStep, ...] = ()
     steps: tuple[StepResult, ...] = ()
 
@@ -173,6 +175,7 @@ def run_from(config: EnvironmentConfig, item: Item) -> Run:
         trigger=item.get("trigger"),
         reason=item.get("reason"),
         release=item.get("release"),
+        resumed_from=item.get("resumed_from"),
         artifacts=f"s3://{config.bucket}/{item['artifacts']}",
         steps=tuple(_step_result(step) for step in json.loads(item.get("steps", "[]"))),
         **asked(request),

@@ -171,7 +171,7 @@ def execution_arn(config: EnvironmentConfig, run_id: str) -> str:
 
 
 def _new_run_id(document: Mapping[str, Any], now: datetime) -> str:
-    stem = document.get("job") or document["steps"][0]["name"]
+    stem = document.get("job") or ("resume" if "resume" in document else document["steps"][0]["name"])
     return f"{stem}-{now.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
@@ -387,6 +387,7 @@ def _unrecorded(config: EnvironmentConfig, execution: _Execution) -> Run:
         trigger=text_or_none(request.get("trigger")),
         reason=text_or_none(request.get("reason")),
         release=text_or_none(request.get("release")),
+        resumed_from=text_or_none(request.get("resume")),
         **asked(request),
     )
     return _ended_by(config, run, execution) if execution.has_ended else run

@@ -27,6 +27,7 @@ CURRENT_RELEASE = "RELEASE#CURRENT"
 RELEASE_META = "META"
 PROMOTION_PREFIX = "PROMOTION#"
 RUN_PREFIX = "RUN#"
+RELEASES = "releases/"
 STEP_PREFIX = "STEP#"
 NODE_PREFIX = "NODE#"
 
@@ -63,7 +64,7 @@ def node_sk(step: str, unique_id: str) -> str:
 
 def release_key(version: str, name: str) -> str:
     """The S3 key of one of a release's three files: bundle.tar.gz, manifest.json, release.json."""
-    return f"releases/{version}/{name}"
+    return f"{RELEASES}{version}/{name}"
 
 
 def now() -> str:
@@ -234,6 +235,12 @@ class Store:
             for chunk in answer["Body"].iter_chunks(1 << 20):
                 file.write(chunk)
         return True
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names that stand between `prefix` and the next slash, in the order of the alphabet."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+            for folder in page.get("CommonPrefixes", []):
+                yield folder["Prefix"].removeprefix(prefix).rstrip("/")
 
 
 # --- DynamoDB's types ------------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ _COMMANDS = {
     "check": "dbt_runner.cli.container",
     "start": "dbt_runner.cli.runs",
     "status": "dbt_runner.cli.runs",
+    "resume": "dbt_runner.cli.runs",
     "show": "dbt_runner.cli.runs",
     "list": "dbt_runner.cli.runs",
+    "report": "dbt_runner.cli.report",
     "release": "dbt_runner.cli.release",
+    "verify": "dbt_runner.cli.release",
     "local": "dbt_runner.cli.local",
 }
 

@@ -54,6 +54,28 @@ def demo_command() -> None:
     _run("demo", find_module() / "examples" / "local" / "shop", "hourly", keep=False, home=None, as_json=False)
 
 
+@local_command.command("rollback")
+def rollback_command() -> None:
+    """A bad release and the way back, with the sample project: what `make demo-rollback` calls."""
+    from dbt_runner.cli import progress
+    from dbt_runner.local import rollback, session
+
+    def watch(details: Iterator[RunDetail]) -> RunDetail:
+        return progress.show_progress(details, stream=sys.stdout)
+
+    with _folder(None, keep=False) as folder, session.exit_on_sigterm(), _cause_on_the_last_line("rollback"):
+        story = rollback.tell(folder, say=_clock(err=False), watch=watch)
+    click.echo("")
+    for move in story.promotions:
+        click.echo(f"{move.promoted_at}  {move.previous or '(none)'} -> {move.version}  {move.promoted_by}: {move.reason}")
+    for detail in story.runs:
+        click.echo(f"{detail.run.started_at}  run {detail.run.run_id} of {detail.run.release}: {detail.run.error or detail.run.status}")
+    click.echo(f"rollback: the next run started {story.rollback_seconds:.1f} s after it, without a build or an apply")
+    statuses = [(detail.run.release, detail.run.status) for detail in story.runs]
+    if statuses != [(rollback.GOOD, "SUCCEEDED"), (rollback.BROKEN, "FAILED"), (rollback.GOOD, "SUCCEEDED")]:
+        raise TypedError(RUNNER_ERROR, f"the story went another way: {statuses}")
+
+
 @local_command.command("up")
 @_home_option
 @click.option(
@@ -82,7 +104,7 @@ def up_command(home: Path | None, environments: Path | None) -> None:
 
 
 def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_json: bool) -> None:
-    from dbt_runner.cli import render
+    from dbt_runner.cli import progress
     from dbt_runner.local import session
 
     started = time.monotonic()
@@ -90,7 +112,7 @@ def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_
     say = _clock(err=as_json)
 
     def watch(details: Iterator[RunDetail]) -> RunDetail:
-        return render.show_progress(details, stream=stream)
+        return progress.show_progress(details, stream=stream)
 
     with _folder(home, keep) as folder, session.exit_on_sigterm(), _cause_on_the_last_line(label):
         done = session.run_project(project, job, folder, say=say, watch=watch)
@@ -112,9 +134,9 @@ def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_
 
 
 def _show(done: LocalRun) -> None:
-    from dbt_runner.cli import render
+    from dbt_runner.cli import render, terminal
 
-    render.write(
+    terminal.write(
         "",
         render.run_record(done.detail),
         "",

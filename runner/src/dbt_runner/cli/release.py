@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from dbt_runner import config, release
+from dbt_runner import config, promotion, release
 from dbt_runner.cli.aws import aws_errors, client, open_store
-from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
+from dbt_runner.store import Store
 
 _version = click.option("--version", "-V", required=True, help="The release's version, such as 1.4.2.")
 _table = click.option("--table", envvar="DBT_RUNNER_TABLE", show_envvar=True, help="The audit table.")
+_bucket = click.option("--bucket", envvar="DBT_RUNNER_BUCKET", show_envvar=True, help="The audit bucket; an environment knows it too.")
+_environment = click.option(
+    "--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, required=True, help="The environment."
+)
+_optional_environment = click.option(
+    "--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, help="Any environment: it knows the bucket."
+)
+_reason = click.option("--reason", help="Why, for the audit trail.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -39,7 +49,7 @@ def release_command() -> None:
     help="An environment that will run it: says the warehouse type and the bucket. The release is for all environments.",
 )
 @_table
-@click.option("--bucket", envvar="DBT_RUNNER_BUCKET", show_envvar=True, help="The audit bucket; the environment knows it too.")
+@_bucket
 @click.option("--adapter", help="The warehouse type to parse for, such as snowflake.")
 @_json
 def publish_command(
@@ -54,16 +64,10 @@ def publish_command(
     release.check_version(version)
     with aws_errors():
         target = config.load(open_store(table), environment) if environment else None
-        bucket = bucket or (target.bucket if target else None)
-        if bucket is None:
-            raise TypedError(
-                INVALID_REQUEST,
-                "set DBT_RUNNER_BUCKET or --bucket to the audit bucket, or name an environment (--environment): "
-                "terraform output -json cli says both",
-            )
+        store = _store_with_bucket(table, bucket or (target.bucket if target else None), None)
         chosen = publish.choose_adapter(adapter, target.warehouse.type if target else None)
         published = publish.publish(
-            open_store(table, bucket),
+            store,
             project,
             version,
             adapter=chosen,
@@ -82,25 +86,196 @@ def publish_command(
 
 @release_command.command("promote")
 @_version
-@click.option("--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, required=True, help="The environment.")
+@_environment
 @_table
-@click.option("--reason", help="Why, for the audit trail.")
+@_reason
 @_json
 def promote_command(version: str, environment: str, table: str | None, reason: str | None, as_json: bool) -> None:
     """Makes a release the current one of an environment.
 
-    It is effective from the next run on; a run that has started keeps its release. Promoting an earlier version is the
-    rollback.
+    It is effective from the next run on; a run that has started keeps its release.
     """
     with aws_errors():
-        promotion = release.promote(open_store(table), environment, version, by=_caller(), reason=reason)
+        moved = promotion.promote(open_store(table), environment, version, by=_caller(), reason=reason)
+    _show_move(moved, as_json)
+
+
+@release_command.command("rollback")
+@click.option("--to", "version", metavar="VERSION", help="To this one, instead of the release that the current one replaced.")
+@_environment
+@_table
+@_reason
+@_json
+def rollback_command(version: str | None, environment: str, table: str | None, reason: str | None, as_json: bool) -> None:
+    """Makes an earlier release the current one again: nothing is rebuilt, nothing is applied.
+
+    It is effective from the next run on. A second rollback goes one release further back, never forward again.
+    """
+    with aws_errors():
+        moved = promotion.rollback(open_store(table), environment, version, by=_caller(), reason=reason)
+    _show_move(moved, as_json)
+
+
+@release_command.command("list")
+@click.option("--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, help="Mark the release that it runs.")
+@_table
+@_bucket
+@click.option("--promotions", is_flag=True, help="Instead, who moved the environment from release to release, when and why.")
+@_json
+def list_command(environment: str | None, table: str | None, bucket: str | None, promotions: bool, as_json: bool) -> None:
+    """Lists the published releases, the newest first."""
+    with aws_errors():
+        if promotions:
+            if environment is None:
+                raise TypedError(INVALID_REQUEST, "set DBT_RUNNER_ENVIRONMENT or --environment: promotions are an environment's")
+            moves = promotion.history(open_store(table), environment)[::-1]
+            rows = [(move.promoted_at, move.version, move.previous or "", move.promoted_by, move.reason or "") for move in moves]
+            _show_table(("PROMOTED AT", "VERSION", "BEFORE", "BY", "WHY"), rows, [asdict(move) for move in moves] if as_json else None)
+            return
+        store = _store_with_bucket(table, bucket, environment)
+        standing = promotion.current(store, environment) if environment else None
+        releases = release.catalog(store)
+    current = standing.version if standing else None
+    _show_table(
+        ("VERSION", "PUBLISHED AT", "COMMIT", "DBT", "BY", ""),
+        [
+            (
+                meta.version,
+                meta.published_at,
+                (meta.git_commit or "")[:10],
+                meta.dbt_version,
+                meta.author,
+                f"current in {environment}" if meta.version == current else "",
+            )
+            for meta in releases
+        ],
+        [{**asdict(meta), "current": meta.version == current} for meta in releases] if as_json else None,
+    )
+
+
+@release_command.command("show")
+@_version
+@_optional_environment
+@_table
+@_bucket
+@_json
+def show_command(version: str, environment: str | None, table: str | None, bucket: str | None, as_json: bool) -> None:
+    """Says everything that was recorded about a release."""
+    with aws_errors():
+        about = release.describe(_store_with_bucket(table, bucket, environment), version)
     if as_json:
-        click.echo(json.dumps(asdict(promotion), indent=2))
-    elif promotion.changed:
-        before = f"before: {promotion.previous}" if promotion.previous else "its first release"
-        click.echo(f"{environment} runs {version} from the next run on ({before})")
+        click.echo(json.dumps(asdict(about), indent=2))
+        return
+    counts = ", ".join(f"{number} {kind}" for kind, number in about.counts.items())
+    dirty = " with changes that were not committed" if about.git_dirty else ""
+    for label, value in (
+        ("Version", about.version),
+        ("Project", f"{about.project}: {counts or 'nothing to run'}"),
+        ("Published", f"{about.published_at} by {about.author}"),
+        ("Git", f"{about.git_commit} ({about.git_branch or 'no branch'}){dirty}" if about.git_commit else "not from a git checkout"),
+        ("Parsed by", f"dbt {about.dbt_version} for {about.adapter}"),
+        ("Bundle", f"sha256 {about.digest}, {about.size:,} bytes"),
+        ("Manifest", f"sha256 {about.manifest_digest}"),
+    ):
+        click.echo(f"{label:<10}{value}")
+
+
+@release_command.command("diff")
+@click.argument("before")
+@click.argument("after")
+@_optional_environment
+@_table
+@_bucket
+@_json
+def diff_command(before: str, after: str, environment: str | None, table: str | None, bucket: str | None, as_json: bool) -> None:
+    """Says what changes from release BEFORE to release AFTER: nodes, sources, tests and macros."""
+    from dbt_runner.release_diff import difference
+
+    with aws_errors():
+        store = _store_with_bucket(table, bucket, environment)
+        found = difference(before, release.manifest(store, before), after, release.manifest(store, after))
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    for sign, names in (("+", found.added), ("-", found.removed)):
+        for name in names:
+            click.echo(f"{sign} {name}")
+    for change in found.changed:
+        click.echo(f"~ {change.unique_id} ({', '.join(change.what)})")
+    click.echo(f"{before} to {after}: {len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed")
+
+
+@release_command.command("verify")
+@click.option("--version", "-V", help="A release: its three files.")
+@click.option("--run", "run_id", metavar="RUN", help="A run of the environment: every artifact of all its attempts.")
+@_optional_environment
+@_table
+@_bucket
+@_json
+def verify_command(
+    version: str | None, run_id: str | None, environment: str | None, table: str | None, bucket: str | None, as_json: bool
+) -> None:
+    """Reads a release or a run's artifacts again, and holds every byte against the digest that was recorded.
+
+    The exit code is 32 (Dbt.ReleaseCorrupt) for a release, and 1 for a run, that is not what it was.
+    """
+    from dbt_runner import integrity
+
+    if (version is None) is (run_id is None) or (run_id and not environment):
+        raise TypedError(INVALID_REQUEST, "give either --version, or --run with --environment")
+    with aws_errors():
+        store = _store_with_bucket(table, bucket, environment)
+        if version is not None:
+            what, kind, checks = f"release {version}", RELEASE_CORRUPT, integrity.check_release(store, version)
+        else:
+            assert run_id is not None and environment is not None
+            what, kind, checks = f"run {run_id}", RUNNER_ERROR, integrity.check_run(store, environment, run_id)
+    bad = [check for check in checks if check.problem]
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        click.echo(f"{environment} runs {version} already, since {promotion.promoted_at} ({promotion.promoted_by})")
+        for check in checks:
+            click.echo(f"{'BAD' if check.problem else 'ok ':<4}{check.key}{f': {check.problem}' if check.problem else ''}")
+    if bad:
+        raise TypedError(kind, f"{what} is not what was recorded: {len(bad)} of {len(checks)} files differ, {bad[0].key} {bad[0].problem}")
+    click.echo(f"{what}: {len(checks)} files, unaltered", err=as_json)
+
+
+def _store_with_bucket(table: str | None, bucket: str | None, environment: str | None) -> Store:
+    """The store with its bucket, which an environment knows too.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when neither is said.
+    """
+    if not bucket and environment:
+        bucket = config.load(open_store(table), environment).bucket
+    if not bucket:
+        raise TypedError(
+            INVALID_REQUEST,
+            "set DBT_RUNNER_BUCKET or --bucket to the audit bucket, or name an environment (--environment): "
+            "terraform output -json cli says both",
+        )
+    return open_store(table, bucket)
+
+
+def _show_move(moved: promotion.Promotion, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(moved), indent=2))
+    elif moved.changed:
+        before = f"before: {moved.previous}" if moved.previous else "its first release"
+        click.echo(f"{moved.environment} runs {moved.version} from the next run on ({before})")
+    else:
+        click.echo(f"{moved.environment} runs {moved.version} already, since {moved.promoted_at} ({moved.promoted_by})")
+
+
+def _show_table(head: Sequence[str], rows: Sequence[Sequence[str]], document: object) -> None:
+    """Aligned columns, or the document as JSON if there is one."""
+    if document is not None:
+        click.echo(json.dumps(document, indent=2))
+        return
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _caller() -> str:

@@ -1,4 +1,4 @@
-"""start, status, show and list: runs for people, and as JSON for scripts.
+"""start, resume, status, show and list: runs for people, and as JSON for scripts.
 
 What --json prints are the fields of the dataclasses in dbt_runner.runs, by their names there; times are in UTC.
 """
@@ -9,52 +9,30 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from dbt_runner import config as configuration
 from dbt_runner import runs
 from dbt_runner.cli import aws
-from dbt_runner.config import EnvironmentConfig
+from dbt_runner.cli.common import Here, common_options, in_zone, open_here, print_json, since_option
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.runs import LAST, Run, RunDetail
-from dbt_runner.store import Store
-
-if TYPE_CHECKING:
-    from mypy_boto3_stepfunctions import SFNClient
-
-    _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _STATUSES = ("RUNNING", "SUCCEEDED", "FAILED", "SKIPPED", "ABORTED", "TIMED_OUT")
 _INTERRUPTED_BY_KEYBOARD = 130
 
 
-@dataclass(frozen=True)
-class _Aws:
-    """What every command here works with."""
-
-    store: Store
-    stepfunctions: SFNClient
-    config: EnvironmentConfig
-
-
-def _common_options(command: _Command) -> _Command:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts."),
-        click.option("--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, required=True, help="The environment."),
-        click.option("--table", envvar="DBT_RUNNER_TABLE", show_envvar=True, help="The audit table."),
-    ):
-        command = option(command)
-    return command
-
-
 _interval_option = click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two looks at the run."
 )
+
+
+_reason_option = click.option("--reason", help="Why, for the audit.")
+_run_id_option = click.option("--run-id", help="The run's id. The same id and request again start nothing new while the run goes on.")
+_wait_option = click.option("--wait/--no-wait", default=False, help="Follow the run and exit with the exit code of its error.")
 
 
 @click.command("start")
@@ -65,11 +43,11 @@ _interval_option = click.option(
 @click.option("--release", help="A published version instead of the current release.")
 @click.option("--vars", "vars_", metavar="JSON", help="dbt's --vars as a JSON object; they win over the job's.")
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from scratch.")
-@click.option("--reason", help="Why, for the audit.")
-@click.option("--run-id", help="The run's id. The same id and request again start nothing new while the run goes on.")
-@click.option("--wait/--no-wait", default=False, help="Follow the run and exit with the exit code of its error.")
+@_reason_option
+@_run_id_option
+@_wait_option
 @_interval_option
-@_common_options
+@common_options
 def start_command(
     *,
     table: str | None,
@@ -95,26 +73,41 @@ def start_command(
     """
     document = _document(job, steps, release, vars_, full_refresh, reason)
     with aws.aws_errors():
-        here = _open(table, environment)
-        run = runs.start_run(here.stepfunctions, here.config, document, run_id)
-        if not wait:
-            if as_json:
-                _print_json(run)
-            else:
-                click.echo(f"Started run {run.run_id} in environment {environment}.")
-                click.echo(f"Follow it: dbt-runner status --environment {environment} --follow {run.run_id}")
-            return
-        run = _follow(here, run, interval, quiet=as_json).run
-    if as_json:
-        _print_json(run)
-    sys.exit(run.exit_code)
+        here = open_here(table, environment)
+        _start(here, document, run_id, wait, interval, as_json)
+
+
+@click.command("resume")
+@click.argument("run")
+@_reason_option
+@_run_id_option
+@_wait_option
+@_interval_option
+@common_options
+def resume_command(
+    *, table: str | None, environment: str, as_json: bool, run: str, reason: str | None, run_id: str | None, wait: bool, interval: float
+) -> None:
+    """Does the rest of a run that failed, was aborted or ran out of time, in a new run.
+
+    It has the release, the steps, the variables and the flags of RUN. Steps that ended well are not run again, nor are nodes that
+    succeeded. RUN is a run id, the beginning of one, or the word last. --json prints the new run (a Run), with --wait as it ended.
+    """
+    with aws.aws_errors():
+        here = open_here(table, environment)
+        earlier = runs.find_run(here.store, here.stepfunctions, here.config, run)
+        document = {"resume": earlier.run_id, "trigger": "cli", **({"reason": reason} if reason is not None else {})}
+        if earlier.closed and earlier.status in ("SUCCEEDED", "SKIPPED"):
+            raise TypedError(INVALID_REQUEST, f"run {earlier.run_id} is {earlier.status}: there is nothing left of it to do")
+        if not earlier.closed:
+            raise TypedError(INVALID_REQUEST, f"run {earlier.run_id} has not ended yet: dbt-runner status --follow {earlier.run_id}")
+        _start(here, document, run_id, wait, interval, as_json)
 
 
 @click.command("status")
 @click.argument("run", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run is closed; without RUN, the one that is running now.")
 @_interval_option
-@_common_options
+@common_options
 def status_command(*, table: str | None, environment: str, as_json: bool, run: str | None, follow: bool, interval: float) -> None:
     """Shows how an environment is, or how far a run is.
 
@@ -122,11 +115,11 @@ def status_command(*, table: str | None, environment: str, as_json: bool, run: s
     --follow, the run's last one.
     """
     with aws.aws_errors():
-        here = _open(table, environment)
+        here = open_here(table, environment)
         if run is None:
             status = runs.environment_status(here.store, here.stepfunctions, here.config)
             if not follow or status.running is None:
-                _print_json(status) if as_json else _write_environment(status)
+                print_json(status) if as_json else _write_environment(status)
                 return
             found = status.running.run
         else:
@@ -136,65 +129,71 @@ def status_command(*, table: str | None, environment: str, as_json: bool, run: s
         else:
             detail = runs.detail_of(here.store, found)
             if not as_json:
-                from dbt_runner.cli import render
+                from dbt_runner.cli import render, terminal
 
-                render.write(render.run_status(detail))
+                terminal.write(render.run_status(detail))
     if as_json:
-        _print_json(detail)
+        print_json(detail)
 
 
 @click.command("show")
 @click.argument("run", default=LAST)
 @click.option("--nodes", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Which nodes to list.")
-@_common_options
+@common_options
 def show_command(*, table: str | None, environment: str, as_json: bool, run: str, nodes: str) -> None:
     """Shows all that is recorded of a run: its steps, nodes, failures and artifacts.
 
     RUN is a run id, the beginning of one, or the word last, which is also what it is when it is left out. --json prints a RunDetail.
     """
     with aws.aws_errors():
-        here = _open(table, environment)
+        here = open_here(table, environment)
         detail = runs.detail_of(here.store, runs.find_run(here.store, here.stepfunctions, here.config, run))
     if nodes == "failed":
         detail = dataclasses.replace(detail, nodes=tuple(node for node in detail.nodes if node.failed))
     if as_json:
-        _print_json(detail)
+        print_json(detail)
         return
-    from dbt_runner.cli import render
+    from dbt_runner.cli import render, terminal
 
-    render.write(render.run_record(detail))
+    terminal.write(render.run_record(detail))
 
 
 @click.command("list")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs at the most.")
 @click.option("--status", type=click.Choice(_STATUSES, case_sensitive=False), help="Only runs with this status.")
 @click.option("--job", "-j", help="Only runs of this job.")
-@click.option(
-    "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
-    metavar="TIME",
-    help="Only runs since then: 2026-11-01 or 2026-11-01T06:00, in the local time zone unless it has one (+0000).",
-)
-@_common_options
+@since_option("Only runs")
+@common_options
 def list_command(
     *, table: str | None, environment: str, as_json: bool, limit: int, status: str | None, job: str | None, since: datetime | None
 ) -> None:
     """Lists an environment's runs, newest first. --json prints a list of Runs."""
     with aws.aws_errors():
-        here = _open(table, environment)
-        found = runs.list_runs(here.store, here.config, status=status, job=job, since=since.astimezone() if since else None)
+        here = open_here(table, environment)
+        found = runs.list_runs(here.store, here.config, status=status, job=job, since=in_zone(since))
         listed = list(itertools.islice(found, limit))
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
-    from dbt_runner.cli import render
+    from dbt_runner.cli import render, terminal
 
-    render.write(render.run_list(listed))
+    terminal.write(render.run_list(listed))
 
 
-def _open(table: str | None, environment: str) -> _Aws:
-    store = aws.open_store(table)
-    return _Aws(store, aws.client("stepfunctions"), configuration.load(store, environment))
+def _start(here: Here, document: Mapping[str, Any], run_id: str | None, wait: bool, interval: float, as_json: bool) -> None:
+    """Starts a run, and with `wait` follows it and exits as it did."""
+    run = runs.start_run(here.stepfunctions, here.config, document, run_id)
+    if not wait:
+        if as_json:
+            print_json(run)
+        else:
+            click.echo(f"Started run {run.run_id} in environment {run.environment}.")
+            click.echo(f"Follow it: dbt-runner status --environment {run.environment} --follow {run.run_id}")
+        return
+    run = _follow(here, run, interval, quiet=as_json).run
+    if as_json:
+        print_json(run)
+    sys.exit(run.exit_code)
 
 
 def _document(
@@ -236,18 +235,18 @@ def _commands_by_step(texts: Sequence[str]) -> dict[str, list[str]]:
     return commands
 
 
-def _follow(here: _Aws, run: Run, interval: float, *, quiet: bool) -> RunDetail:
+def _follow(here: Here, run: Run, interval: float, *, quiet: bool) -> RunDetail:
     """Shows a run until it is closed and then how it ended; `quiet` shows nothing."""
     details = runs.follow(here.store, here.stepfunctions, here.config, run, interval=interval)
     try:
         if quiet:
             *_, detail = details
             return detail
-        from dbt_runner.cli import render
+        from dbt_runner.cli import progress, render, terminal
 
-        detail = render.show_progress(details)
-        if render.is_terminal():
-            render.write(render.run_status(detail))
+        detail = progress.show_progress(details)
+        if terminal.is_terminal():
+            terminal.write(render.run_status(detail))
         return detail
     except KeyboardInterrupt:
         again = f"dbt-runner status --environment {run.environment} --follow {run.run_id}"
@@ -256,12 +255,6 @@ def _follow(here: _Aws, run: Run, interval: float, *, quiet: bool) -> RunDetail:
 
 
 def _write_environment(status: runs.EnvironmentStatus) -> None:
-    from dbt_runner.cli import render
+    from dbt_runner.cli import render, terminal
 
-    render.write(render.environment(status))
-
-
-def _print_json(value: Any) -> None:
-    """Prints a dataclass, or a list of them, as JSON."""
-    document = [dataclasses.asdict(item) for item in value] if isinstance(value, list) else dataclasses.asdict(value)
-    click.echo(json.dumps(document, indent=2))
+    terminal.write(render.environment(status))

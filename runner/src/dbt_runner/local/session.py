@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dbt_runner import config, publish, release, runs, stage
+from dbt_runner import config, promotion, publish, release, runs, stage
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.local.stack import LocalStack, Progress, find_module
 from dbt_runner.runs import RunDetail
@@ -91,7 +91,7 @@ def run_project(
             up = time.monotonic()
             store = open_store(stack)
             done = release.commit(store, candidate.result())
-            release.promote(store, ENVIRONMENT, VERSION, by=AUTHOR, reason="local run")
+            promotion.promote(store, ENVIRONMENT, VERSION, by=AUTHOR, reason="local run")
             published = time.monotonic()
             counts = ", ".join(f"{number} {kind}" for kind, number in done.release.counts.items())
             say(f"release {VERSION} of {done.release.project} is published and promoted: {counts}")

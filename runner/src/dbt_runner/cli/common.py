@@ -1,0 +1,78 @@
+"""What the commands about runs share: their options, the environment that they are about, and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dbt_runner import config as configuration
+from dbt_runner.cli import aws
+from dbt_runner.config import EnvironmentConfig
+from dbt_runner.store import Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Here:
+    """What every command about runs works with. The store knows the bucket, too."""
+
+    store: Store
+    stepfunctions: SFNClient
+    config: EnvironmentConfig
+
+
+def open_here(table: str | None, environment: str) -> Here:
+    """The audit store, Step Functions and an environment's configuration, by the caller's session.
+
+    Raises:
+        TypedError: as cli.aws.open_store and config.load.
+    """
+    config = configuration.load(aws.open_store(table), environment)
+    return Here(aws.open_store(table, config.bucket), aws.client("stepfunctions"), config)
+
+
+def common_options(command: _Command) -> _Command:
+    """--table, --environment and --json, as `table`, `environment` and `as_json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts."),
+        click.option("--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, required=True, help="The environment."),
+        click.option("--table", envvar="DBT_RUNNER_TABLE", show_envvar=True, help="The audit table."),
+    ):
+        command = option(command)
+    return command
+
+
+def since_option(help: str) -> Callable[[_Command], _Command]:
+    """--since, as a datetime without a zone where the caller gave none: see `in_zone`."""
+    return click.option(
+        "--since",
+        type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+        metavar="TIME",
+        help=f"{help} since then: 2026-11-01 or 2026-11-01T06:00, in the local time zone unless it has one (+0000).",
+    )
+
+
+def in_zone(since: datetime | None) -> datetime | None:
+    """The moment that somebody means, in the local time zone where they named none."""
+    return since.astimezone() if since else None
+
+
+def print_json(value: Any) -> None:
+    """Prints a dataclass, a list of them, or what is JSON already."""
+    click.echo(json.dumps(_plain(value), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -1,0 +1,69 @@
+"""Is what lies in the bucket what was recorded? Every byte is read again.
+
+The digests stand in the table, which only the roles of the flow write; who can change an object cannot change its record with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from dbt_runner import release
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, TypedError
+from dbt_runner.store import STEP_PREFIX, Store, release_key, run_pk, sha256_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """One object of the bucket, held against what was recorded; `problem` is None where it is what it was."""
+
+    key: str
+    problem: str | None
+
+
+def check_release(store: Store, version: str) -> list[Check]:
+    """Holds a release's three files against its META item.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound.
+    """
+    meta = release.find(store, version)
+    return [
+        _check(store, release_key(version, release.BUNDLE), meta.digest),
+        _check(store, release_key(version, release.MANIFEST), meta.manifest_digest),
+        _check_description(store, meta),
+    ]
+
+
+def check_run(store: Store, environment: str, run_id: str) -> list[Check]:
+    """Holds every artifact of every attempt of a run against the digest in its outcome.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when the environment has no outcome of such a run.
+    """
+    outcomes = list(store.query(run_pk(environment, run_id), STEP_PREFIX))
+    if not outcomes:
+        raise TypedError(INVALID_REQUEST, f"environment {environment} has no outcome of a run {run_id}: dbt-runner list shows its runs")
+    return [_check(store, artifact["key"], artifact["sha256"]) for outcome in outcomes for artifact in outcome.get("artifacts", ())]
+
+
+def _check(store: Store, key: str, sha256: str) -> Check:
+    with tempfile.TemporaryDirectory(prefix="dbt-verify-") as folder:
+        path = Path(folder, "object")
+        if not store.download(key, path):
+            return Check(key, "is not in the bucket")
+        found = sha256_of(path)
+    return Check(key, None if found == sha256 else f"has the sha256 {found}, {sha256} was recorded")
+
+
+def _check_description(store: Store, meta: release.ReleaseMeta) -> Check:
+    key = release_key(meta.version, release.DESCRIPTION)
+    try:
+        about = release.describe(store, meta.version)
+    except TypedError as exc:
+        if exc.kind is not RELEASE_CORRUPT:
+            raise
+        return Check(key, "is not in the bucket, or cannot be read")
+    differing = [field.name for field in fields(meta) if getattr(about, field.name) != getattr(meta, field.name)]
+    return Check(key, f"differs from the release's item in {', '.join(differing)}" if differing else None)

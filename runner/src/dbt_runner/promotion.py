@@ -1,0 +1,154 @@
+"""Which release an environment runs: its pointer, and the append-only record of everybody who moved it.
+
+A move is effective from the next run on. A run that has started keeps the release it started with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from dbt_runner import config, release
+from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, environment_pk, now
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Where an environment's pointer stands, or stood.
+
+    Attributes:
+        previous: what it pointed to before; None for the first release.
+        promoted_at: ISO 8601, UTC.
+        promoted_by: who moved it, as AWS knows them (an ARN).
+        reason: why; None when nobody said.
+        changed: False when it stood there before.
+    """
+
+    environment: str
+    version: str
+    previous: str | None
+    promoted_at: str
+    promoted_by: str
+    reason: str | None
+    changed: bool
+
+
+def current(store: Store, environment: str) -> Promotion | None:
+    """Where the pointer stands now; None before the first promotion."""
+    item = store.get(environment_pk(environment), CURRENT_RELEASE)
+    return _promotion(environment, item, changed=False) if item else None
+
+
+def history(store: Store, environment: str) -> list[Promotion]:
+    """Every move of the pointer, the oldest first."""
+    items = store.query(environment_pk(environment), PROMOTION_PREFIX)
+    return [_promotion(environment, item, changed=True) for item in items]
+
+
+def promote(store: Store, environment: str, version: str, *, by: str, reason: str | None) -> Promotion:
+    """Makes a release the current one of an environment.
+
+    Args:
+        by: who does it, as AWS knows them (an ARN).
+        reason: why, for the audit; None when nobody said.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound, Dbt.RunnerError (no such environment), Dbt.InvalidRequest when somebody else moved the
+            pointer at the same time. Nothing was changed.
+    """
+    release.find(store, version)
+    config.load(store, environment)
+    return _move(store, environment, version, current(store, environment), by, reason)
+
+
+def rollback(store: Store, environment: str, version: str | None, *, by: str, reason: str | None) -> Promotion:
+    """Makes an earlier release the current one again.
+
+    Args:
+        version: to which; None for the one that the current release replaced, see `rollback_target`.
+        by, reason: as `promote`.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when there is nothing to go back to, the environment never ran that version, or somebody
+            moved the pointer at the same time; and as `promote`. Nothing was changed.
+    """
+    config.load(store, environment)
+    standing = current(store, environment)
+    if standing is None:
+        raise TypedError(INVALID_REQUEST, f"{environment} has no current release: there is nothing to roll back")
+    moves = history(store, environment)
+    if moves[-1].version != standing.version:
+        raise _lost_to(moves[-1])
+    if version is None:
+        version = rollback_target(move.version for move in moves)
+        if version is None:
+            raise TypedError(INVALID_REQUEST, f"{standing.version} is the first release of {environment}: there is nothing to go back to")
+    elif version not in {move.version for move in moves}:
+        raise TypedError(
+            INVALID_REQUEST, f"{environment} never ran {version}: a rollback goes back; to go on, use dbt-runner release promote"
+        )
+    release.find(store, version)
+    return _move(store, environment, version, standing, by, reason or f"rollback from {standing.version}")
+
+
+def rollback_target(versions: Iterable[str]) -> str | None:
+    """The release that the last one replaced, or None when it is the first.
+
+    Going back to an earlier version takes everything after it off the pile: a second rollback in a row goes one further back, and
+    never forward again to what the first one left.
+
+    Args:
+        versions: every version that the pointer was moved to, the oldest first.
+    """
+    pile: list[str] = []
+    for version in versions:
+        if version in pile:
+            del pile[pile.index(version) + 1 :]
+        else:
+            pile.append(version)
+    return pile[-2] if len(pile) > 1 else None
+
+
+def _move(store: Store, environment: str, version: str, standing: Promotion | None, by: str, reason: str | None) -> Promotion:
+    """Moves the pointer, provided that it still stands where the caller saw it."""
+    if standing is not None and standing.version == version:
+        return standing
+    previous = standing.version if standing else None
+    promotion = Promotion(environment, version, previous, now(), by, reason or None, changed=True)
+    moved = {key: value for key, value in asdict(promotion).items() if key not in ("environment", "changed")}
+    pk = environment_pk(environment)
+    try:
+        store.move_pointer(
+            {"pk": pk, "sk": CURRENT_RELEASE, **moved},
+            {"pk": pk, "sk": f"{PROMOTION_PREFIX}{promotion.promoted_at}", **moved},
+            expected_version=previous,
+        )
+    except AlreadyThere as exc:
+        winner = current(store, environment)
+        if winner is not None and winner.version == version:
+            return winner
+        if winner is None or winner.version == previous:
+            raise TypedError(
+                INVALID_REQUEST, f"somebody else is promoting a release of {environment} right now: look, then try again"
+            ) from exc
+        raise _lost_to(winner) from exc
+    return promotion
+
+
+def _lost_to(winner: Promotion) -> TypedError:
+    return TypedError(
+        INVALID_REQUEST, f"{winner.promoted_by} promoted {winner.version} in {winner.environment} meanwhile: look, then try again"
+    )
+
+
+def _promotion(environment: str, item: Item, *, changed: bool) -> Promotion:
+    return Promotion(
+        environment=environment,
+        version=item["version"],
+        previous=item.get("previous"),
+        promoted_at=item["promoted_at"],
+        promoted_by=item["promoted_by"],
+        reason=item.get("reason"),
+        changed=changed,
+    )

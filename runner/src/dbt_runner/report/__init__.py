@@ -1,0 +1,13 @@
+"""The run report: one HTML file that says what became of a run, for whoever has to act on it.
+
+Everything in it comes from the audit store: the run's record, the outcomes of its attempts, its nodes, and two artifacts, manifest.json
+(who depends on whom, who owns what) and sources.json (how fresh). It makes no request, needs no script, and can be sent by mail.
+
+    sources -> lineage -> findings -> charts, page
+"""
+
+from dbt_runner.report.findings import Findings, find
+from dbt_runner.report.page import render
+from dbt_runner.report.sources import Freshness, Sources, from_folder, from_store
+
+__all__ = ["Findings", "Freshness", "Sources", "find", "from_folder", "from_store", "render"]

@@ -1,0 +1,263 @@
+"""What a report says, before it is said: what failed, what that blocked, where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from dbt_runner.report.lineage import Chain, Lineage, ManifestNode, longest_chain
+from dbt_runner.report.sources import Sources
+from dbt_runner.run_records import NodeResultRow, Run, seconds_between
+
+# Resource types that hold or deliver data. The others (tests, hooks, exposures) only look at them.
+BUILT = frozenset({"model", "snapshot", "seed", "source", "analysis", "saved_query", "semantic_model", "metric"})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A node that failed.
+
+    Attributes:
+        known: what the manifest says about it; None without a manifest or where it is a hook.
+        blocked: nodes of the same step that dbt skipped and that depend on it, the nearest first.
+        exposures: what is read by people and depends on it.
+    """
+
+    node: NodeResultRow
+    known: ManifestNode | None
+    blocked: tuple[NodeResultRow, ...]
+    exposures: tuple[ManifestNode, ...]
+
+    @property
+    def owner(self) -> str:
+        return self.known.owner if self.known else ""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Where the time of a step went.
+
+    Attributes:
+        chain: its critical path.
+        wall: seconds from the first node's start to the last one's end.
+        busy: seconds of all its nodes in sum.
+        threads: how many threads had work.
+    """
+
+    step: str
+    chain: tuple[NodeResultRow, ...]
+    chain_seconds: float
+    wall: float
+    busy: float
+    threads: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report says.
+
+    Attributes:
+        problems: the nodes that failed, those that block most first.
+        blocked: all nodes that were skipped, each once.
+        unexplained: those of them that no failed node explains: dbt stopped, or there is no manifest.
+        not_run: steps that the run did not come to; empty while it goes on.
+        times: of each step that ran nodes, in their order.
+    """
+
+    sources: Sources
+    problems: tuple[Problem, ...]
+    blocked: tuple[NodeResultRow, ...]
+    unexplained: tuple[NodeResultRow, ...]
+    warnings: tuple[NodeResultRow, ...]
+    not_run: tuple[str, ...]
+    times: tuple[StepTime, ...]
+
+    @property
+    def run(self) -> Run:
+        return self.sources.detail.run
+
+    @property
+    def nodes(self) -> tuple[NodeResultRow, ...]:
+        return self.sources.detail.nodes
+
+    @property
+    def lineage(self) -> Lineage:
+        return self.sources.lineage
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run's record was not closed when this was read."""
+        return self.run.ended_at is None
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(problem.owner for problem in self.problems if problem.owner))
+
+    @property
+    def exposures(self) -> tuple[ManifestNode, ...]:
+        """What people read and what a failure stands above, each once."""
+        return tuple({exposure.unique_id: exposure for problem in self.problems for exposure in problem.exposures}.values())
+
+
+def find(sources: Sources) -> Findings:
+    """Looks at what was read of a run."""
+    run, nodes, lineage = sources.detail.run, sources.detail.nodes, sources.lineage
+    skipped = {(node.step, node.unique_id): node for node in nodes if node.status == "skipped"}
+    problems = sorted((_problem(node, skipped, lineage) for node in nodes if node.failed), key=lambda problem: -len(problem.blocked))
+    explained = {(node.step, node.unique_id) for problem in problems for node in problem.blocked}
+    began = {step.step for step in run.steps if step.status != "PENDING"}
+    return Findings(
+        sources=sources,
+        problems=tuple(problems),
+        blocked=tuple(skipped.values()),
+        unexplained=tuple(node for key, node in skipped.items() if key not in explained),
+        warnings=tuple(node for node in nodes if node.status == "warn"),
+        not_run=tuple(step.name for step in run.plan if step.name not in began) if run.ended_at else (),
+        times=tuple(_times(run, nodes, lineage)),
+    )
+
+
+def ran(node: NodeResultRow) -> bool:
+    """Whether something was done for a node."""
+    return node.status not in ("skipped", "no-op")
+
+
+def _problem(node: NodeResultRow, skipped: Mapping[tuple[str, str], NodeResultRow], lineage: Lineage) -> Problem:
+    below = list(lineage.downstream(node.unique_id))
+    known = [lineage.nodes[unique_id] for unique_id in below if unique_id in lineage.nodes]
+    return Problem(
+        node=node,
+        known=lineage.get(node.unique_id),
+        blocked=tuple(skipped[node.step, unique_id] for unique_id in below if (node.step, unique_id) in skipped),
+        exposures=tuple(entry for entry in known if entry.resource_type == "exposure"),
+    )
+
+
+def _times(run: Run, nodes: Sequence[NodeResultRow], lineage: Lineage) -> Iterable[StepTime]:
+    commands = {step.name: step.commands for step in run.plan}
+    for step in dict.fromkeys(node.step for node in nodes):
+        did = {node.unique_id: node for node in nodes if node.step == step and ran(node) and node.started_at and node.ended_at}
+        if not did:
+            continue
+        gating = [unique_id for unique_id, node in did.items() if node.resource_type in ("test", "unit_test") and _is_build(commands, node)]
+        chain: Chain = longest_chain(lineage, {unique_id: node.seconds for unique_id, node in did.items()}, gating)
+        first = min(node.started_at or "" for node in did.values())
+        last = max(node.ended_at or "" for node in did.values())
+        yield StepTime(
+            step=step,
+            chain=tuple(did[unique_id] for unique_id in chain.unique_ids),
+            chain_seconds=round(chain.seconds, 3),
+            wall=seconds_between(first, last) or 0.0,
+            busy=round(sum(node.seconds for node in did.values()), 3),
+            threads=len({node.thread for node in did.values()}),
+        )
+
+
+def _is_build(commands: Mapping[str, Sequence[str]], node: NodeResultRow) -> bool:
+    of_step = commands.get(node.step, ())
+    return node.command < len(of_step) and of_step[node.command].split()[:1] == ["build"]
+
+
+# --- the graph of what failed ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Blockage:
+    """What failed and what that blocked, as a graph.
+
+    Attributes:
+        layers: by how far they are from what failed, the places from top to bottom: unique_ids, and where a line passes.
+        lines: of each line the places that it goes through, from a node to a node.
+        statuses: of each node, as dbt names it; exposures have "exposure".
+        left_out: how many nodes did not fit.
+    """
+
+    layers: tuple[tuple[str, ...], ...]
+    lines: tuple[tuple[str, ...], ...]
+    statuses: Mapping[str, str]
+    left_out: int
+
+
+def blockage(found: Findings, most: int = 40) -> Blockage:
+    """The failed nodes that blocked something, and what they blocked; tests that were skipped are left out of it."""
+    lineage = found.lineage
+    failed = [problem for problem in found.problems if problem.exposures or any(node.resource_type in BUILT for node in problem.blocked)]
+    statuses = {problem.node.unique_id: problem.node.status for problem in failed}
+    for problem in failed:
+        for node in problem.blocked:
+            if node.resource_type in BUILT:
+                statuses.setdefault(node.unique_id, node.status)
+    for exposure in found.exposures:
+        statuses.setdefault(exposure.unique_id, "exposure")
+    shown = list(statuses)[:most]
+    gates: dict[str, list[str]] = {}
+    for problem in failed:
+        if problem.known is not None and problem.known.is_test:
+            for parent in problem.known.parents:
+                gates.setdefault(parent, []).append(problem.node.unique_id)
+    above = {unique_id: _nearest_above(unique_id, set(shown), gates, lineage) for unique_id in shown}
+    depth: dict[str, int] = {}
+    for unique_id in [*(u for u in lineage.order() if u in above), *shown]:
+        if unique_id not in depth:
+            depth[unique_id] = 1 + max((depth[parent] for parent in above[unique_id] if parent in depth), default=-1)
+    layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for unique_id in shown:
+        layers[depth[unique_id]].append(unique_id)
+    lines = []
+    for child in shown:
+        for parent in above[child]:
+            # A line over several layers gets a place of its own in each, or it would seem to lead through another node.
+            between = [f"{parent} > {child} > {layer}" for layer in range(depth[parent] + 1, depth[child])]
+            for layer, place in enumerate(between, depth[parent] + 1):
+                layers[layer].append(place)
+            lines.append((parent, *between, child))
+    return Blockage(tuple(map(tuple, _untangled(layers, lines))), tuple(lines), statuses, len(statuses) - len(shown))
+
+
+def _nearest_above(unique_id: str, shown: set[str], gates: Mapping[str, Sequence[str]], lineage: Lineage) -> list[str]:
+    """What is shown and stands above a node, with nothing that is shown between them."""
+    node = lineage.get(unique_id)
+    if node is None or node.is_test:
+        return []
+    found: dict[str, None] = {}
+    seen = {unique_id}
+    waiting = list(node.parents)
+    while waiting:
+        parent = waiting.pop()
+        if parent in seen:
+            continue
+        seen.add(parent)
+        for test in gates.get(parent, ()):
+            if test in shown:
+                found[test] = None
+        if parent in shown:
+            found[parent] = None
+        elif (above := lineage.get(parent)) is not None:
+            waiting.extend(above.parents)
+    return list(found)
+
+
+def _untangled(layers: Sequence[Sequence[str]], lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Each layer in the order of what its places come from, so that few lines cross."""
+    before: dict[str, list[str]] = {}
+    for line in lines:
+        for start, end in pairwise(line):
+            before.setdefault(end, []).append(start)
+    place: dict[str, float] = {}
+
+    def middle(name: str) -> float:
+        known = [place[start] for start in before.get(name, ())]
+        return sum(known) / len(known) if known else 0.0
+
+    ordered = []
+    for layer in layers:
+        ordered.append(sorted(layer, key=middle))
+        place.update({name: position / len(layer) for position, name in enumerate(ordered[-1])})
+    return ordered
+
+
+def moment(text: str) -> float:
+    """A time of the store in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,200 @@
+"""Who depends on whom, and who owns what: the part of dbt's manifest.json that a report needs.
+
+https://docs.getdbt.com/reference/artifacts/manifest-json
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_SECTIONS = ("nodes", "sources", "exposures", "unit_tests", "metrics", "semantic_models", "saved_queries")
+_TESTS = ("test", "unit_test")
+
+
+@dataclass(frozen=True)
+class ManifestNode:
+    """What the manifest says about a node, a source or an exposure.
+
+    Attributes:
+        path: the file that defines it, relative to its project; empty where there is none.
+        owner: `meta.owner`, else the owner of its group or of the exposure; empty where nobody is named.
+    """
+
+    unique_id: str
+    resource_type: str
+    name: str
+    path: str = ""
+    owner: str = ""
+    parents: tuple[str, ...] = ()
+
+    @property
+    def is_test(self) -> bool:
+        return self.resource_type in _TESTS
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The graph of a release's project. Without a manifest it is empty, and everything here answers with nothing."""
+
+    nodes: Mapping[str, ManifestNode] = field(default_factory=dict)
+    children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def get(self, unique_id: str) -> ManifestNode | None:
+        return self.nodes.get(unique_id)
+
+    def downstream(self, unique_id: str) -> Iterator[str]:
+        """All that depends on a node, the nearest first; for a test, all that depends on what it tests."""
+        node = self.nodes.get(unique_id)
+        starts = node.parents if node is not None and node.is_test else (unique_id,)
+        seen = {*starts, unique_id}
+        queue = deque(starts)
+        while queue:
+            for child in self.children.get(queue.popleft(), ()):
+                if child not in seen:
+                    seen.add(child)
+                    queue.append(child)
+                    yield child
+
+    def order(self) -> list[str]:
+        """Every node after its parents."""
+        waiting = {unique_id: sum(parent in self.nodes for parent in node.parents) for unique_id, node in self.nodes.items()}
+        ready = deque(unique_id for unique_id, number in waiting.items() if not number)
+        ordered: list[str] = []
+        while ready:
+            unique_id = ready.popleft()
+            ordered.append(unique_id)
+            for child in self.children.get(unique_id, ()):
+                waiting[child] -= 1
+                if not waiting[child]:
+                    ready.append(child)
+        return ordered
+
+
+def from_manifest(manifest: Mapping[str, Any]) -> Lineage:
+    """The graph of a manifest.json; what is not there or not as it should be is left out."""
+    groups = {str(group.get("name")): _name_of(group.get("owner")) for group in _values(manifest, "groups")}
+    nodes: dict[str, ManifestNode] = {}
+    for section in _SECTIONS:
+        for raw in _values(manifest, section):
+            unique_id = str(raw.get("unique_id"))
+            depends_on = raw.get("depends_on")
+            parents = depends_on.get("nodes") if isinstance(depends_on, Mapping) else None
+            nodes[unique_id] = ManifestNode(
+                unique_id=unique_id,
+                resource_type=str(raw.get("resource_type", "")),
+                name=f"{raw['source_name']}.{raw.get('name')}" if "source_name" in raw else str(raw.get("name", unique_id)),
+                path=str(raw.get("original_file_path") or ""),
+                owner=_owner(raw, groups),
+                parents=tuple(dict.fromkeys(map(str, parents))) if isinstance(parents, Sequence) else (),
+            )
+    children: dict[str, list[str]] = {}
+    for node in nodes.values():
+        for parent in node.parents:
+            if parent in nodes:
+                children.setdefault(parent, []).append(node.unique_id)
+    return Lineage(nodes, {parent: tuple(of) for parent, of in children.items()})
+
+
+def _values(manifest: Mapping[str, Any], section: str) -> Iterator[Mapping[str, Any]]:
+    entries = manifest.get(section)
+    for entry in entries.values() if isinstance(entries, Mapping) else ():
+        if isinstance(entry, Mapping):
+            yield entry
+
+
+def _owner(raw: Mapping[str, Any], groups: Mapping[str, str]) -> str:
+    config = raw.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    for meta in (raw.get("meta"), config.get("meta"), raw.get("source_meta")):
+        if isinstance(meta, Mapping) and (owner := _name_of(meta.get("owner"))):
+            return owner
+    return _name_of(raw.get("owner")) or groups.get(str(raw.get("group") or config.get("group")), "")
+
+
+def _name_of(owner: object) -> str:
+    """dbt's owners are {"name", "email"}; in meta they are whatever the team writes."""
+    if isinstance(owner, Mapping):
+        owner = owner.get("name") or owner.get("email")
+    if isinstance(owner, (list, tuple)):
+        return ", ".join(filter(None, map(_name_of, owner)))
+    return str(owner) if isinstance(owner, (str, int)) else ""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Nodes of which each waited for the one before it, and how long they took in sum (seconds)."""
+
+    unique_ids: tuple[str, ...]
+    seconds: float
+
+
+def longest_chain(lineage: Lineage, seconds: Mapping[str, float], gating_tests: Collection[str] = ()) -> Chain:
+    """The chain of dependent nodes that took longest: no number of threads makes a run shorter than this.
+
+    Args:
+        seconds: of each node that ran. Nodes that did not run (sources, ephemeral models) cost nothing but still connect.
+        gating_tests: tests that what is below the tested node waited for, as `dbt build` has it. A test of several nodes is waited
+            for only by what depends on all of them.
+    """
+    gates = _gates(lineage, gating_tests)
+    best: dict[str, float] = {}
+    before: dict[str, str | None] = {}
+
+    def settle(unique_id: str, parents: Iterable[str]) -> None:
+        longest = max((parent for parent in parents if parent in best), key=lambda parent: best[parent], default=None)
+        best[unique_id] = seconds.get(unique_id, 0.0) + (best[longest] if longest is not None else 0.0)
+        before[unique_id] = longest
+
+    for unique_id in lineage.order():
+        node = lineage.nodes[unique_id]
+        if node.is_test and unique_id in gating_tests:
+            continue  # settled when the first node that waits for it is
+        for test in gates.get(unique_id, ()):
+            if test not in best:
+                settle(test, lineage.nodes[test].parents)
+        settle(unique_id, (*node.parents, *gates.get(unique_id, ())))
+    for unique_id in gating_tests:
+        if unique_id not in best and unique_id in lineage.nodes:
+            settle(unique_id, lineage.nodes[unique_id].parents)
+    for unique_id in seconds:
+        if unique_id not in best:
+            settle(unique_id, ())
+    if not best:
+        return Chain((), 0.0)
+    last: str | None = max(best, key=lambda unique_id: best[unique_id])
+    total = best[last] if last is not None else 0.0
+    chain: list[str] = []
+    while last is not None:
+        if last in seconds:
+            chain.append(last)
+        last = before[last]
+    return Chain(tuple(reversed(chain)), total)
+
+
+def _gates(lineage: Lineage, tests: Collection[str]) -> dict[str, list[str]]:
+    """For each node, the tests of its parents that it waited for."""
+    several = {test for test in tests if test in lineage.nodes and len(lineage.nodes[test].parents) > 1}
+    ancestors = _ancestors(lineage, {parent for test in several for parent in lineage.nodes[test].parents}) if several else {}
+    gates: dict[str, list[str]] = {}
+    for test in tests:
+        parents = lineage.nodes[test].parents if test in lineage.nodes else ()
+        for child in dict.fromkeys(child for parent in parents for child in lineage.children.get(parent, ())):
+            if not lineage.nodes[child].is_test and all(parent in ancestors.get(child, ()) for parent in parents if test in several):
+                gates.setdefault(child, []).append(test)
+    return gates
+
+
+def _ancestors(lineage: Lineage, wanted: Collection[str]) -> dict[str, frozenset[str]]:
+    """For each node, which of the wanted ones are above it."""
+    above: dict[str, frozenset[str]] = {}
+    for unique_id in lineage.order():
+        found: set[str] = set()
+        for parent in lineage.nodes[unique_id].parents:
+            found |= above.get(parent, frozenset())
+            if parent in wanted:
+                found.add(parent)
+        above[unique_id] = frozenset(found)
+    return above

@@ -1,0 +1,118 @@
+"""Where a report comes from: what the audit store has of a run, and the two artifacts that say more about its nodes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dbt_runner.config import EnvironmentConfig
+from dbt_runner.report.lineage import Lineage, from_manifest
+from dbt_runner.run_records import Outcome, RunDetail
+from dbt_runner.store import Store
+
+MANIFEST = "manifest.json"
+FRESHNESS = "sources.json"
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """What `dbt source freshness` found of a source.
+
+    Attributes:
+        loaded_at: when its newest row was loaded (ISO 8601); None where the query did not come that far.
+        age: seconds between that and the look at it.
+        warn_after, error_after: as the project says it, such as "12 hours"; empty where it says nothing.
+    """
+
+    unique_id: str
+    status: str
+    loaded_at: str | None
+    age: float | None
+    warn_after: str
+    error_after: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a report is made of.
+
+    Attributes:
+        lineage: empty when no attempt left a manifest.
+        missing: the artifacts that the record names and the bucket no longer has.
+    """
+
+    detail: RunDetail
+    config: EnvironmentConfig
+    lineage: Lineage = field(default_factory=Lineage)
+    freshness: tuple[Freshness, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def from_store(store: Store, config: EnvironmentConfig, detail: RunDetail) -> Sources:
+    """Reads the newest manifest.json and sources.json that the run's attempts left in the bucket."""
+    documents: dict[str, Any] = {}
+    missing = []
+    with tempfile.TemporaryDirectory(prefix="dbt-report-") as folder:
+        for name in (MANIFEST, FRESHNESS):
+            key = _newest(detail.outcomes, name)
+            if key is None:
+                continue
+            path = Path(folder) / name
+            if store.download(key, path):
+                documents[name] = _read(path)
+            else:
+                missing.append(key)
+    return _sources(detail, config, documents, tuple(missing))
+
+
+def from_folder(config: EnvironmentConfig, detail: RunDetail, folder: Path) -> Sources:
+    """Takes both artifacts from the folder in which dbt left them."""
+    documents = {name: _read(folder / name) for name in (MANIFEST, FRESHNESS) if (folder / name).is_file()}
+    return _sources(detail, config, documents)
+
+
+def _sources(detail: RunDetail, config: EnvironmentConfig, documents: Mapping[str, Any], missing: tuple[str, ...] = ()) -> Sources:
+    lineage = from_manifest(documents.get(MANIFEST) or {})
+    return Sources(detail, config, lineage, tuple(_freshness(documents.get(FRESHNESS) or {})), missing)
+
+
+def _newest(outcomes: Iterable[Outcome], name: str) -> str | None:
+    """The key of the last attempt's artifact of this name. Copies of single commands (command-0/...) are not meant."""
+    keys = [str(artifact["key"]) for outcome in outcomes for artifact in outcome.artifacts]
+    return next((key for key in reversed(keys) if key.endswith(f"/{name}") and "/command-" not in key), None)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON object; an empty one for half a file, as a killed process leaves it."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _freshness(document: Mapping[str, Any]) -> Iterable[Freshness]:
+    """https://docs.getdbt.com/reference/artifacts/sources-json"""
+    results = document.get("results")
+    for result in results if isinstance(results, list) else ():
+        criteria = result.get("criteria") or {}
+        age = result.get("max_loaded_at_time_ago_in_s")
+        yield Freshness(
+            unique_id=str(result.get("unique_id")),
+            status=str(result.get("status")),
+            loaded_at=result.get("max_loaded_at"),
+            age=float(age) if isinstance(age, (int, float)) else None,
+            warn_after=_period(criteria.get("warn_after")),
+            error_after=_period(criteria.get("error_after")),
+        )
+
+
+def _period(after: object) -> str:
+    if not isinstance(after, Mapping) or not after.get("count"):
+        return ""
+    number = after["count"]
+    return f"{number} {after.get('period')}{'' if number == 1 else 's'}"
