@@ -130,6 +130,11 @@ def test_a_bad_version_is_refused_before_aws_is_asked(store: Store) -> None:
     assert error("publish", "--version", "1/2").message.startswith("version '1/2'")
 
 
+@pytest.mark.parametrize("vars_", ["[]", "{day: 1}", "1"])
+def test_variables_that_are_no_object_are_refused_before_aws_is_asked(store: Store, vars_: str) -> None:
+    assert error("publish", "--version", "1", "--vars", vars_).message.startswith("--vars: give a JSON object")
+
+
 def test_the_warehouse_of_the_environment_decides_the_adapter(settings: Store, environment: dict[str, Any], tmp_path: Path) -> None:
     document = {**environment, "warehouse": {"type": "teradata", "settings": {}, "identity": {}}}
     settings.put({"pk": environment_pk("prod"), "sk": CONFIG, "config": json.dumps(document)})

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from dbt_runner import promotion, release
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_NOT_FOUND, RUNNER_ERROR
-from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, Item, Store, environment_pk
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, RUNNER_ERROR
+from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, Item, Store, environment_pk, release_key
 from runner.releases import ALICE, BOB, candidate, refused
 
 
@@ -157,3 +158,19 @@ def test_a_rollback_that_lost_a_race_changes_nothing(two_releases: Store, tmp_pa
 
 def test_an_environment_that_is_not_there_is_not_rolled_back(two_releases: Store) -> None:
     assert "staging" in refused(RUNNER_ERROR, lambda: promotion.rollback(two_releases, "staging", None, by=ALICE, reason=None))
+
+
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "manifest.json", "release.json"])
+@pytest.mark.parametrize("damage", [b"something else", None], ids=["changed", "lost"])
+def test_the_pointer_never_moves_to_a_damaged_release(two_releases: Store, name: str, damage: bytes | None) -> None:
+    moved_to(two_releases, "1.0", "1.1")
+    before, records = current(two_releases), promotions(two_releases)
+    s3, key = boto3.client("s3"), release_key("1.0", name)
+    if damage is None:
+        s3.delete_object(Bucket=two_releases.bucket, Key=key)
+    else:
+        s3.put_object(Bucket=two_releases.bucket, Key=key, Body=damage)
+    for move in (promotion.promote, promotion.rollback):
+        assert key in refused(RELEASE_CORRUPT, lambda move=move: move(two_releases, "prod", "1.0", by=BOB, reason=None))  # type: ignore[misc]
+    assert "1.0" in refused(RELEASE_CORRUPT, lambda: promotion.rollback(two_releases, "prod", None, by=BOB, reason=None))
+    assert (current(two_releases), promotions(two_releases)) == (before, records)

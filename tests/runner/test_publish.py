@@ -278,6 +278,19 @@ def test_the_same_project_is_the_same_content_wherever_it_lies(store: Store, tmp
     assert objects(store) == stored
 
 
+def test_a_project_may_need_variables_to_parse_and_a_tag_to_be_named(store: Store, tmp_path: Path) -> None:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    project = write(tmp_path / "shop", {"dbt_project.yml": "name: shop\nmodels: {+materialized: \"{{ var('kind') }}\"}"})
+    write(project, {"models/a.sql": "select 1 as id"})
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all"), ("tag", "v2.0.0")):
+        subprocess.run([*git, *command], cwd=project, env=outside, check=True)
+    assert "Required var 'kind' not found" in refused(COMPILATION_ERROR, lambda: publish_(store, project, "auto"))
+    done = publish_(store, project, "auto", vars={"kind": "table"})
+    assert (done.new, done.release.version, done.release.git_dirty) == (True, "2.0.0", False)
+    assert release.find(store, "2.0.0").git_commit == done.release.git_commit
+
+
 def test_a_project_that_does_not_parse_is_not_published(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Somebody's own settings of dbt must not make it silent.
     monkeypatch.setenv("DBT_LOG_LEVEL", "none")

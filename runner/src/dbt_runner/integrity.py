@@ -36,6 +36,23 @@ def check_release(store: Store, version: str) -> list[Check]:
     ]
 
 
+def require_release(store: Store, version: str) -> release.ReleaseMeta:
+    """Makes sure that a release is whole, before anything comes to depend on it.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound, or Dbt.ReleaseCorrupt for one that `check_release` finds a problem in.
+    """
+    meta = release.find(store, version)
+    bad = [check for check in check_release(store, version) if check.problem]
+    if bad:
+        raise TypedError(
+            RELEASE_CORRUPT,
+            f"release {version} is damaged: {bad[0].key} {bad[0].problem}; publish the project under another version",
+            why=f"{len(bad)} of its files are not what was recorded",
+        )
+    return meta
+
+
 def check_run(store: Store, environment: str, run_id: str) -> list[Check]:
     """Holds every artifact of every attempt of a run against the digest in its outcome.
 

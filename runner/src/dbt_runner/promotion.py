@@ -1,6 +1,7 @@
 """Which release an environment runs: its pointer, and the append-only record of everybody who moved it.
 
-A move is effective from the next run on. A run that has started keeps the release it started with.
+A move is effective from the next run on. A run that has started keeps the release it started with. The release is read and held
+against its digests first: the pointer never moves to one that a run would refuse.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from dbt_runner import config, release
+from dbt_runner import config, integrity
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, environment_pk, now
 
@@ -54,11 +55,11 @@ def promote(store: Store, environment: str, version: str, *, by: str, reason: st
         reason: why, for the audit; None when nobody said.
 
     Raises:
-        TypedError: Dbt.ReleaseNotFound, Dbt.RunnerError (no such environment), Dbt.InvalidRequest when somebody else moved the
-            pointer at the same time. Nothing was changed.
+        TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt, Dbt.RunnerError (no such environment), Dbt.InvalidRequest when somebody
+            else moved the pointer at the same time. Nothing was changed.
     """
-    release.find(store, version)
     config.load(store, environment)
+    integrity.require_release(store, version)
     return _move(store, environment, version, current(store, environment), by, reason)
 
 
@@ -88,7 +89,7 @@ def rollback(store: Store, environment: str, version: str | None, *, by: str, re
         raise TypedError(
             INVALID_REQUEST, f"{environment} never ran {version}: a rollback goes back; to go on, use dbt-runner release promote"
         )
-    release.find(store, version)
+    integrity.require_release(store, version)
     return _move(store, environment, version, standing, by, reason or f"rollback from {standing.version}")
 
 

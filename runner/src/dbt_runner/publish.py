@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner import release, stage
+from dbt_runner import checkout, release, stage
+from dbt_runner.checkout import Git
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
 from dbt_runner.store import Store
 
@@ -55,15 +56,6 @@ _TARGET = "release"
 _DBT = (sys.executable, "-P", "-c", "from dbt.cli.main import cli; cli(prog_name='dbt')")
 _MAX_MESSAGE = 4_000
 _NODES = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries", "unit_tests")
-
-
-@dataclass(frozen=True)
-class _Git:
-    """Where a project stands in git; everything is None outside of a checkout."""
-
-    commit: str | None = None
-    branch: str | None = None
-    dirty: bool | None = None
 
 
 def installed_adapters() -> list[str]:
@@ -109,59 +101,77 @@ def publish(
     adapter: str,
     author: str,
     on_progress: Callable[[str], None],
+    vars: Mapping[str, Any] | None = None,
 ) -> release.Published:
     """Publishes a dbt project as a release.
 
     Args:
         project: the folder with dbt_project.yml; nothing in it is changed.
+        version: `auto` for what `checkout.version_of` makes of the checkout.
         adapter: the warehouse type to parse for, see `choose_adapter`.
         author: who publishes, as AWS knows them (an ARN).
         on_progress: is told what happens next, in a few words.
+        vars: variables that the project needs in order to parse. They are no part of the release: a run brings its own.
 
     Raises:
         TypedError: Dbt.InvalidRequest (no such project, a version that is taken, ...), Dbt.CompilationError (packages that cannot
             be installed, a project that does not parse; with dbt's own message). Nothing was published then.
     """
     with tempfile.TemporaryDirectory(prefix="dbt-publish-") as folder:
-        packed = pack(project, version, adapter, Path(folder), on_progress)
-        already = release.published(store, version, packed.bundle)
+        packed = pack(project, version, adapter, Path(folder), on_progress, vars)
+        already = release.published(store, packed.version, packed.bundle)
         if already is not None:
             return already
         candidate = parse(packed, author, on_progress)
-        on_progress(f"uploading release {version} ({packed.bundle.stat().st_size:,} bytes)")
+        on_progress(f"uploading release {packed.version} ({packed.bundle.stat().st_size:,} bytes)")
         return release.commit(store, candidate)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A project as a bundle that no store knows yet. It lives as long as the folder in which it was packed."""
+    """A project as a bundle that no store knows yet. It lives as long as the folder in which it was packed.
+
+    Attributes:
+        version: what was asked for; never `auto`.
+    """
 
     version: str
     adapter: str
     bundle: Path
     _folder: Path
     _source: stage.Project
-    _git: _Git
+    _git: Git
     _dbt: _Dbt
 
 
-def pack(project: Path, version: str, adapter: str, folder: Path, on_progress: Callable[[str], None]) -> Packed:
+def pack(
+    project: Path,
+    version: str,
+    adapter: str,
+    folder: Path,
+    on_progress: Callable[[str], None],
+    vars: Mapping[str, Any] | None = None,
+) -> Packed:
     """Makes a project's bundle, with its packages in it.
 
     Args:
         folder: an empty folder, for the bundle and for what dbt leaves behind.
+        version, vars: as `publish`.
 
     Raises:
         TypedError: as `publish`.
     """
     release.check_version(version)
     source = stage.read_project(project)
-    git = _git(source.root)
+    git = checkout.read(source.root, stage.local_packages(source))
+    if version == checkout.AUTO:
+        version = checkout.version_of(source.root, git)
+        on_progress(f"the checkout makes this version {version}")
     if git.dirty:
         on_progress("the checkout has changes that are not committed: they become part of the release")
     # Resolved: dbt prints resolved paths, and its messages are to name the project on disk instead.
     temporary = folder.resolve()
-    dbt = _Dbt(temporary, adapter, _environment(version, git))
+    dbt = _Dbt(temporary, adapter, _environment(version, git), vars or {})
 
     on_progress(f"copying project {source.name}")
     copy, stands_for = stage.stage(source, temporary / "stage")
@@ -208,11 +218,13 @@ class _Dbt:
     Args:
         folder: where the profile, the target and the logs go.
         environment: variables on top of this process's own, which the project may read.
+        vars: what it may read by var().
     """
 
-    def __init__(self, folder: Path, adapter: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, adapter: str, environment: Mapping[str, str], vars: Mapping[str, Any]) -> None:
         self.target = folder / "target"
         self._folder = folder
+        self._vars = ("--vars", json.dumps(vars)) if vars else ()
         # dbt leaves its downloads behind when it fails.
         self._environment = {**os.environ, **environment, "TMPDIR": str(folder)}
         outputs = {_TARGET: {"type": adapter, "threads": 1, **_CONNECTIONS[adapter]}}
@@ -232,6 +244,7 @@ class _Dbt:
         arguments = [
             *("--project-dir", str(project), "--profiles-dir", str(self._folder), "--profile", _PROFILE, "--target", _TARGET),
             *("--log-path", str(self._folder / "logs"), "--log-format", "json", "--log-level", "info", "--quiet"),
+            *self._vars,
             *("--no-use-colors", "--no-send-anonymous-usage-stats"),
             *(("--target-path", str(self.target), "--no-partial-parse", "--write-json") if command == "parse" else ()),
         ]
@@ -259,7 +272,7 @@ def _said(stdout: str, stderr: str) -> str:
     return "\n".join(messages or [stderr.strip()])[-_MAX_MESSAGE:]
 
 
-def _environment(version: str, git: _Git) -> dict[str, str]:
+def _environment(version: str, git: Git) -> dict[str, str]:
     """What becomes `metadata.env` of the manifest: each name without DBT_ENV_CUSTOM_ENV_."""
     values = {
         "RELEASE": version,
@@ -268,23 +281,6 @@ def _environment(version: str, git: _Git) -> dict[str, str]:
         "GIT_DIRTY": None if git.dirty is None else str(git.dirty).lower(),
     }
     return {f"DBT_ENV_CUSTOM_ENV_{name}": value for name, value in values.items() if value is not None}
-
-
-def _git(folder: Path) -> _Git:
-    commit = _ask_git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return _Git()
-    status = _ask_git(folder, "status", "--porcelain", "--", ".")
-    return _Git(commit, _ask_git(folder, "symbolic-ref", "--short", "HEAD"), None if status is None else bool(status))
-
-
-def _ask_git(folder: Path, *arguments: str) -> str | None:
-    """The answer of git, or None when it has none: not installed, not a checkout, no commit yet, a detached head."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.decode(errors="replace").strip()
 
 
 def _is_installed(kind: str) -> bool:

@@ -76,7 +76,7 @@ def stage(project: Project, folder: Path) -> tuple[Path, Path]:
     Raises:
         TypedError: Dbt.InvalidRequest when a local package is missing or a file cannot be part of a release.
     """
-    sources = [project.root, *_local_packages(project)]
+    sources = [project.root, *local_packages(project)]
     common = Path(os.path.commonpath(sources))
     for source in sources:
         others = {path.resolve() for path in sources if path != source}
@@ -148,8 +148,12 @@ def _holds_profiles(path: Path) -> bool:
     return any(isinstance(value, dict) and "outputs" in value for value in document.values())
 
 
-def _local_packages(project: Project) -> list[Path]:
-    """The folders of all local packages outside of the project, also those that packages name."""
+def local_packages(project: Project) -> list[Path]:
+    """The folders of all local packages outside of the project, also those that packages name.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when one of them is not there.
+    """
     found: list[Path] = []
     pending = [project.root]
     seen = {project.root}

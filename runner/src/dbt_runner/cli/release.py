@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,7 +41,12 @@ def release_command() -> None:
     show_default="the working directory",
     help="The dbt project's folder.",
 )
-@_version
+@click.option(
+    "--version",
+    "-V",
+    required=True,
+    help="The release's version, such as 1.4.2; auto for the version that HEAD is tagged with, or else the commit.",
+)
 @click.option(
     "--environment",
     "-e",
@@ -51,17 +57,27 @@ def release_command() -> None:
 @_table
 @_bucket
 @click.option("--adapter", help="The warehouse type to parse for, such as snowflake.")
+@click.option("--vars", "vars_", metavar="JSON", help='Variables that the project needs in order to parse, such as {"day": "2026-11-22"}.')
 @_json
 def publish_command(
-    project: Path, version: str, environment: str | None, table: str | None, bucket: str | None, adapter: str | None, as_json: bool
+    project: Path,
+    version: str,
+    environment: str | None,
+    table: str | None,
+    bucket: str | None,
+    adapter: str | None,
+    vars_: str | None,
+    as_json: bool,
 ) -> None:
     """Publishes a dbt project as an immutable release.
 
     The project's packages are installed and become part of it. The project has to parse; the warehouse is not contacted.
+    With --version auto, a checkout with changes that are not committed is refused.
     """
     from dbt_runner import publish
 
     release.check_version(version)
+    variables = _vars(vars_)
     with aws_errors():
         target = config.load(open_store(table), environment) if environment else None
         store = _store_with_bucket(table, bucket or (target.bucket if target else None), None)
@@ -73,6 +89,7 @@ def publish_command(
             adapter=chosen,
             author=_caller(),
             on_progress=lambda line: click.echo(line, err=True),
+            vars=variables,
         )
     about = published.release
     if as_json:
@@ -80,7 +97,7 @@ def publish_command(
         return
     counts = ", ".join(f"{number} {kind}" for kind, number in about.counts.items()) or "nothing to run"
     done = "published" if published.new else "already published, with the same content:"
-    click.echo(f"{done} {version} of project {about.project}: {counts}")
+    click.echo(f"{done} {about.version} of project {about.project}: {counts}")
     click.echo(f"sha256 {about.digest}, {about.size:,} bytes, dbt {about.dbt_version}, parsed for {about.adapter}, by {about.author}")
 
 
@@ -93,10 +110,11 @@ def publish_command(
 def promote_command(version: str, environment: str, table: str | None, reason: str | None, as_json: bool) -> None:
     """Makes a release the current one of an environment.
 
-    It is effective from the next run on; a run that has started keeps its release.
+    Its files are read first: one that is damaged is refused. It is effective from the next run on; a run that has started keeps
+    its release.
     """
     with aws_errors():
-        moved = promotion.promote(open_store(table), environment, version, by=_caller(), reason=reason)
+        moved = promotion.promote(_store_with_bucket(table, None, environment), environment, version, by=_caller(), reason=reason)
     _show_move(moved, as_json)
 
 
@@ -112,7 +130,7 @@ def rollback_command(version: str | None, environment: str, table: str | None, r
     It is effective from the next run on. A second rollback goes one release further back, never forward again.
     """
     with aws_errors():
-        moved = promotion.rollback(open_store(table), environment, version, by=_caller(), reason=reason)
+        moved = promotion.rollback(_store_with_bucket(table, None, environment), environment, version, by=_caller(), reason=reason)
     _show_move(moved, as_json)
 
 
@@ -239,6 +257,21 @@ def verify_command(
     if bad:
         raise TypedError(kind, f"{what} is not what was recorded: {len(bad)} of {len(checks)} files differ, {bad[0].key} {bad[0].problem}")
     click.echo(f"{what}: {len(checks)} files, unaltered", err=as_json)
+
+
+def _vars(text: str | None) -> Mapping[str, Any]:
+    """What --vars says.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when it is no JSON object.
+    """
+    try:
+        variables = json.loads(text or "{}")
+    except ValueError:
+        variables = None
+    if not isinstance(variables, dict):
+        raise TypedError(INVALID_REQUEST, '--vars: give a JSON object such as \'{"day": "2026-11-22"}\'')
+    return variables
 
 
 def _store_with_bucket(table: str | None, bucket: str | None, environment: str | None) -> Store:
