@@ -38,6 +38,10 @@ demo-rollback: setup ## a broken release and the way back, on the embedded AWS
 test: setup ## everything the project promises
 	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
 
+.PHONY: test-slow
+test-slow: setup ## what takes too long for every day: a thousand warm starts, the image
+	@$(BIN)/pytest -n 0 -m slow
+
 .PHONY: lint
 lint: setup ## terraform fmt and validate, ruff, mypy --strict
 	@command -v terraform >/dev/null || { echo "lint: terraform is not on PATH; install Terraform 1.9 or newer" >&2; exit 1; }

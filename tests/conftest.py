@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+
+_SLOW = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SLOW] = set()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remembers what the default run leaves out. Where pytest-xdist is at work, only its workers know."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.config.stash[_SLOW].add(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        left_out: set[str] = session.config.stash[_SLOW]
+        output["slow"] = sorted(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_SLOW].update(getattr(node, "workeroutput", {}).get("slow", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says so: a test that nobody runs is none."""
+    if left_out := config.stash[_SLOW]:
+        terminalreporter.write_line(f"NOT RUN, because they are slow: {len(left_out)} tests (make test-slow)", yellow=True, bold=True)
 
 
 @pytest.hookimpl(trylast=True)

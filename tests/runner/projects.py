@@ -17,12 +17,13 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from dbt_runner import profile
+from dbt_runner.compute import GRACE_SECONDS
 from dbt_runner.config import EnvironmentConfig, Warehouse
 from dbt_runner.events import CommandResult, Failure, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.request import EXECUTING_VERBS, AttemptKey, AttemptRequest, parse_command
-from dbt_runner.supervisor import GRACE_SECONDS, Supervisor
+from dbt_runner.supervisor import Supervisor
 
 TESTS = Path(__file__).parents[1]
 TARGET = "prod"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbt_runner import __version__, audit, identity, outcome, profile, release, request, resume
+from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
@@ -38,16 +39,18 @@ class Attempt:
         store: the audit store, with the task role's rights.
         sts: makes a client of STS; called only where the warehouse wants a token.
         environment: the container's environment variables.
+        compute: where it runs.
     """
 
-    def __init__(self, store: Store, sts: Callable[[], STSClient], environment: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, sts: Callable[[], STSClient], environment: Mapping[str, str], compute: Compute = FARGATE) -> None:
         self._store = store
         self._sts = sts
         self._environment = environment
+        self._compute = compute
         self._report = StepReport()
         self._artifacts: Sequence[StoredObject] = ()
         self._request: AttemptRequest | None = None
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(compute.seconds)
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
         """Does the work and returns the exit code. The outcome is in the table before this returns.
@@ -102,7 +105,7 @@ class Attempt:
             # Should this attempt come no further, its outcome still speaks for the whole step.
             self._report = resume.merge(self._report, earlier)
             log.info("fetching release", release=asked.release)
-            project = release.fetch(self._store, asked.release, work / "project").project
+            project = self._compute.fetch(self._store, asked.release, work / "project").project
         target = work / "target"
         target.mkdir()
         spec = _spec(asked, work, project, target)
@@ -117,10 +120,11 @@ class Attempt:
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         with audit.NodeWriter(self._store, asked.key, log) as writer, self._credentials(asked, work, log) as extra:
             environment = {**identity.worker_environment(self._environment, work), **extra}
-            supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds)
+            grace = self._compute.grace_seconds
+            supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
             self._report = resume.merge(supervisor.run(spec), earlier)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
-        return outcome.classify(self._report, step.commands)
+        return outcome.classify(self._report, step.commands, goes_on=step.on_timeout == "fargate")
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -138,12 +142,13 @@ class Attempt:
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
         profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
+        variables = dict(self._compute.variables())
         if not identity.needs_password_file(asked):
-            yield {}
+            yield variables
             return
         path = work / "pgpass"
         with identity.PasswordFile(asked, self._sts(), path, log):
-            yield {"PGPASSFILE": str(path)}
+            yield {**variables, "PGPASSFILE": str(path)}
 
     def _record(self, key: AttemptKey, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
         asked = self._request
@@ -156,7 +161,7 @@ class Attempt:
             artifacts=self._artifacts,
             peak_memory_mib=self._report.peak_memory_mib,
             versions=_versions(asked),
-            compute=asked.config.compute["type"] if asked else "",
+            compute=self._compute.name,
         )
         self._store.put(audit.outcome_item(key, result, evidence))
         if result.error:

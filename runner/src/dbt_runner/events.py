@@ -179,6 +179,7 @@ class StepReport:
         finished: the worker said that it was done.
         returncode: as subprocess has it: the exit code, or minus the signal; None when it was never started.
         interrupted: the supervisor was asked to stop and passed that on.
+        expired: ... because the compute's time is over, and not the step's.
         timed_out: the attempt ran out of its time.
         killed: the worker did not react and was killed by the supervisor.
     """
@@ -188,6 +189,7 @@ class StepReport:
     finished: bool = False
     returncode: int | None = None
     interrupted: bool = False
+    expired: bool = False
     timed_out: bool = False
     killed: bool = False
     peak_memory_mib: int = 0

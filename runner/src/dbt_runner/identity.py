@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html: a token is good for 15 minutes.
 _RENEW_EVERY_SECONDS = 600.0
 _PR_SET_DUMPABLE = 4
-_CONTROL_PREFIXES = ("AWS_", "ECS_", "DBT_RUNNER_")
+# The last three are Lambda's own.
+_CONTROL_PREFIXES = ("AWS_", "ECS_", "DBT_RUNNER_", "LAMBDA_", "_HANDLER", "_X_AMZN_")
 
 
 def worker_environment(own: Mapping[str, str], work: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ from dbt_runner.events import BAD_STATUSES, ERROR_STATUSES, FAIL_STATUSES, Comma
 from dbt_runner.request import Command
 
 MAX_FAILURES = 10
+_EXPIRED = "the supervisor stopped it in time to say so before Lambda ends the function"
 
 # Exceptions that end a command before or beside its nodes, by the name of the class or of one that it inherits from; the first
 # match counts, so the specific ones come first. Sources: dbt_common.exceptions, dbt.exceptions, dbt.cli.exceptions,
@@ -82,15 +83,16 @@ def from_error(exc: TypedError, report: StepReport | None = None) -> Outcome:
     return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes))
 
 
-def classify(report: StepReport, commands: Sequence[Command]) -> Outcome:
+def classify(report: StepReport, commands: Sequence[Command], *, goes_on: bool = False) -> Outcome:
     """Says what became of a step, from what its worker reported and how it ended.
 
     Args:
         report: what the supervisor saw.
         commands: the step's commands, for the messages and for what may select nothing.
+        goes_on: whether a step that outgrows its compute goes on elsewhere.
     """
     nodes = list(report.nodes.values())
-    error, message, why = _error(report, commands, nodes)
+    error, message, why = _error(report, commands, nodes, goes_on)
     return Outcome(error, message, why, _counts(nodes), _failures(nodes))
 
 
@@ -99,7 +101,7 @@ def classify_probe(report: StepReport) -> Outcome:
     result = report.commands[-1] if report.commands else None
     if result is not None and result.success:
         return Outcome(None)
-    if report.timed_out:
+    if report.timed_out or report.expired:
         return Outcome(
             WAREHOUSE_UNAVAILABLE,
             "the warehouse did not answer in the health check's time",
@@ -115,11 +117,18 @@ def classify_probe(report: StepReport) -> Outcome:
     return classify(report, ())
 
 
-def _error(report: StepReport, commands: Sequence[Command], nodes: Sequence[NodeResult]) -> tuple[ErrorKind | None, str, str]:
+def _error(
+    report: StepReport, commands: Sequence[Command], nodes: Sequence[NodeResult], goes_on: bool
+) -> tuple[ErrorKind | None, str, str]:
     succeeded = report.finished and len(report.commands) == len(commands) and all(c.success for c in report.commands)
     if not succeeded:
         if report.timed_out:
             return TIMEOUT, f"the step did not end in its time; {_progress(nodes)}", "the supervisor stopped it at its deadline"
+        if report.expired and goes_on:
+            return INTERRUPTED, f"the function's time is over; {_progress(nodes)}; the next attempt does the rest on Fargate", _EXPIRED
+        if report.expired:
+            remedy = 'give it compute = "fargate", or on_timeout = "fargate" to go on there'
+            return TIMEOUT, f"the step outgrew the function's time; {_progress(nodes)}; {remedy}", _EXPIRED
         if report.interrupted:
             how = "was killed after its grace period" if report.killed else "was stopped"
             return INTERRUPTED, f"the task was asked to stop; {_progress(nodes)}", f"SIGTERM or SIGINT; the worker {how}"

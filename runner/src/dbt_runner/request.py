@@ -90,12 +90,18 @@ class Command:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run. `timeout_seconds` bounds an attempt of it."""
+    """One step of a run.
+
+    Attributes:
+        timeout_seconds: bounds an attempt of it.
+        on_timeout: what follows when it outgrows Lambda: "fail", or "fargate" to do the rest there.
+    """
 
     name: str
     commands: tuple[Command, ...]
     on_failure: str
     timeout_seconds: int
+    on_timeout: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -267,6 +273,7 @@ def _step(raw: Mapping[str, Any]) -> Step:
         commands=tuple(parse_command(text, f"steps.{raw['name']}.commands[{i}]") for i, text in enumerate(commands)),
         on_failure=raw["on_failure"],
         timeout_seconds=raw["timeout_seconds"],
+        on_timeout=raw.get("on_timeout") or "fail",
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from dbt_runner.compute import GRACE_SECONDS
 from dbt_runner.events import (
     CommandResult,
     CommandStarted,
@@ -30,8 +30,6 @@ from dbt_runner.events import (
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 
-# ECS sends SIGKILL 120 s after SIGTERM at the latest. dbt gets most of a normal 30 s to cancel its queries.
-GRACE_SECONDS = 25.0
 # How long the pipes may stay open after the worker's end, if something that it started still holds them.
 _DRAIN_SECONDS = 1.0
 
@@ -94,7 +92,7 @@ class Supervisor:
             try:
                 self._loop(process, wakeup)
             finally:
-                if process.poll() is None:
+                if process.returncode is None:
                     process.kill()
                     process.wait()
                 os.close(read_fd)
@@ -102,7 +100,6 @@ class Supervisor:
                 process.stderr.close()
                 self._selector.close()
         self._report.returncode = process.returncode
-        self._report.peak_memory_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         return self._report
 
     # --- the loop ------------------------------------------------------------------------------------------------
@@ -113,9 +110,10 @@ class Supervisor:
         drain_until: float | None = None
         while True:
             moment = time.monotonic()
-            if process.poll() is None:
+            if not self._has_ended(process):
                 if not stopping and self._interrupts.requested:
                     self._report.interrupted = True
+                    self._report.expired = self._interrupts.expired
                 elif not stopping and moment >= deadline:
                     self._report.timed_out = True
                     self._log.warning("the step ran out of its time", timeout_seconds=self._timeout)
@@ -132,7 +130,7 @@ class Supervisor:
             elif drain_until is None:
                 drain_until = moment + _DRAIN_SECONDS
             drained = not self._buffers or (drain_until is not None and moment >= drain_until)
-            if drained and process.poll() is not None:
+            if drained and process.returncode is not None:
                 return
             waits = [t for t in (None if stopping else deadline, self._kill_at, drain_until) if t is not None]
             for key, _ in self._selector.select(max(0.0, min(waits) - moment) if waits else None):
@@ -140,6 +138,15 @@ class Supervisor:
                     wakeup.recv(4096)
                 else:
                     self._read(key.fd, key.data)
+
+    def _has_ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """Like Popen.poll, which does not tell what this one worker used: earlier ones of a frozen sandbox were children, too."""
+        if process.returncode is None:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self._report.peak_memory_mib = usage.ru_maxrss // 1024
+        return process.returncode is not None
 
     def _register(self, fd: int, on_line: Callable[[bytes], None]) -> None:
         self._buffers[fd] = bytearray()

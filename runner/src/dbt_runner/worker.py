@@ -284,6 +284,9 @@ def _failure(exc: BaseException) -> Failure:
 def main() -> None:
     # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    from dbt_runner import dbt_semaphores
+
+    dbt_semaphores.replace_missing()
     spec = WorkerSpec.from_json(sys.stdin.read())
     # What the team's code starts must not keep the pipe open after the worker.
     os.set_inheritable(spec.events_fd, False)

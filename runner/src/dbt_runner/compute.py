@@ -1,0 +1,36 @@
+"""Where an attempt runs, as far as that makes a difference to it: a task of ECS has all it needs, a function of Lambda does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbt_runner import release
+from dbt_runner.release import Release
+from dbt_runner.store import Store
+
+# ECS sends SIGKILL 120 s after SIGTERM at the latest. dbt gets most of a normal 30 s to cancel its queries.
+GRACE_SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What runs an attempt.
+
+    Attributes:
+        name: as the outcome calls it.
+        seconds: after this long from its start the attempt has to stop, in order to be able to say so; None for no such limit.
+        grace_seconds: how long dbt may take to stop when it is asked to.
+        fetch: gets a release, as `release.fetch` does; the project may lie elsewhere than asked.
+        variables: the team's variables that are not in the process's environment yet.
+    """
+
+    name: str = "fargate"
+    seconds: float | None = None
+    grace_seconds: float = GRACE_SECONDS
+    fetch: Callable[[Store, str, Path], Release] = lambda store, version, folder: release.fetch(store, version, folder)
+    variables: Callable[[], Mapping[str, str]] = dict
+
+
+FARGATE = Compute()
