@@ -51,4 +51,14 @@ locals {
       }
     })
   }
+
+  # Environments that CI deploys to or people operate.
+  federated = {
+    for env, grants in var.oidc.environments : env => {
+      id       = local.environments[env].id
+      arns     = local.environments[env].arns
+      deployer = grants.deployer
+      operator = grants.operator
+    }
+  }
 }

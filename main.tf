@@ -1,4 +1,4 @@
-# One audit store for the deployment; everything else once per environment, nothing shared between environments.
+# One audit store and the identity providers for the deployment; everything else once per environment, nothing shared between environments.
 
 module "audit_store" {
   source = "./modules/audit_store"
@@ -37,6 +37,19 @@ module "identity" {
   iam         = var.iam
   kms_key_arn = var.kms_key_arn
   tags        = var.tags
+}
+
+module "oidc_federation" {
+  source = "./modules/oidc_federation"
+
+  location            = local.location
+  table               = module.audit_store.table
+  identity_providers  = var.oidc.providers
+  environments        = local.federated
+  max_session_seconds = var.oidc.max_session_seconds
+  iam                 = var.iam
+  kms_key_arn         = var.kms_key_arn
+  tags                = var.tags
 }
 
 module "runner" {

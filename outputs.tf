@@ -14,13 +14,18 @@ output "environments" {
     for env in keys(var.environments) : env => {
       state_machine_arn   = module.state_machine[env].alias_arn
       finalize_arn        = module.state_machine[env].finalize_arn
-      role_arns           = module.identity[env].roles
+      role_arns           = merge(module.identity[env].roles, lookup(module.oidc_federation.roles, env, {}))
       cluster_arn         = module.runner[env].cluster_arn
       task_definition_arn = module.runner[env].task_definition_arn
       topic_arn           = module.notifications[env].topic_arn
       log_groups          = merge(module.state_machine[env].log_groups, { runner = module.runner[env].log_group })
     }
   }
+}
+
+output "oidc_provider_arns" {
+  description = "ARNs of the identity providers of CI and people, by their keys in oidc.providers."
+  value       = module.oidc_federation.provider_arns
 }
 
 output "cli" {

@@ -19,6 +19,19 @@ locals {
   # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
   rds_resource_pattern = "^(db|cluster|prx)-[A-Za-z0-9]+$"
 
+  # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
+  oidc_provider_pattern = "^[a-z][a-z0-9_]{0,31}$"
+  oidc_url_pattern      = "^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._~/-]*)?$"
+  oidc_arn_pattern      = "^arn:[a-z-]+:iam::\\d{12}:oidc-provider/[^*?\\s]+$"
+  oidc_audience_pattern = "^[^*?$\\s]+$"
+
+  # Blanks at the edges never match a token; $ would begin a policy variable.
+  oidc_subject_pattern = "^[^\\s$]([^$]*[^\\s$])?$"
+
+  # A wildcard may follow only after whom it is about: repo:acme/*, project_path:acme/*, organization:acme:*. Anything shorter (*, repo:*,
+  # repo:ac*) lets strangers in where an issuer serves more than one customer, as those of GitHub and GitLab do.
+  oidc_anchored_pattern = "^([^*?:/|@]+:[^*?:/|@]+[:/|@]|[^*?:/|@]+[/|@])"
+
   # A reference to a secret may name a JSON key, a stage and a version at its end.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
   secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?\\s]+)$"
@@ -448,6 +461,119 @@ variable "environments" {
     error_message = "The values of secrets must be ARNs of Secrets Manager secrets (arn:aws:secretsmanager:...:secret:...) or SSM parameters (arn:aws:ssm:...:parameter/...), never the secret itself: ${join(", ", flatten([
       for env, e in var.environments : [for key, arn in e.secrets : "${env}.secrets: ${key}" if !can(regex(local.secret_arn_pattern, arn))]
     ]))}."
+  }
+}
+
+variable "oidc" {
+  description = <<-EOT
+    Who comes from outside, by OIDC tokens: CI as deployer, people as operator (docs/security.md#people-and-ci).
+
+    providers            by a key of your choice: url (the tokens' iss) creates a provider in IAM, arn adopts one that exists; an account has
+                         one for each issuer. audiences: what aud must be. thumbprints: only for an issuer whose CA AWS does not trust.
+    environments         for each environment, who may become its deployer (releases, the pointer, starting runs) and its operator (start,
+                         stop and read runs), by provider: the subjects (sub) of tokens, in full or with wildcards behind a full owner.
+                         audiences: fewer than the provider's, for example the one application of the operators.
+    max_session_seconds  how long a session of these roles may last.
+  EOT
+  type = object({
+    providers = optional(map(object({
+      url         = optional(string)
+      arn         = optional(string)
+      audiences   = list(string)
+      thumbprints = optional(list(string))
+    })), {})
+    environments = optional(map(object({
+      deployer = optional(map(object({ subjects = list(string), audiences = optional(list(string)) })), {})
+      operator = optional(map(object({ subjects = list(string), audiences = optional(list(string)) })), {})
+    })), {})
+    max_session_seconds = optional(number, 3600)
+  })
+  nullable = false
+  default  = {}
+
+  # The key becomes part of statement ids.
+  validation {
+    condition = alltrue([for key in keys(var.oidc.providers) : can(regex(local.oidc_provider_pattern, key))])
+    error_message = "The keys of oidc.providers must be of a-z, 0-9 and underscore and begin with a letter, for example github: ${join(", ", [
+      for key in keys(var.oidc.providers) : key if !can(regex(local.oidc_provider_pattern, key))
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([
+      for p in var.oidc.providers : (p.url == null) != (p.arn == null) && can(p.url == null ? regex(local.oidc_arn_pattern, p.arn) : regex(local.oidc_url_pattern, p.url))
+    ])
+    error_message = "A provider of oidc needs either url, the issuer exactly as in the tokens (https://token.actions.githubusercontent.com, https://gitlab.com, https://<org>.okta.com/oauth2/<authorization server>; no port, no query), which creates it, or arn (arn:aws:iam::<account>:oidc-provider/<issuer>), which adopts it: ${join(", ", [
+      for key, p in var.oidc.providers : key if !((p.url == null) != (p.arn == null) && can(p.url == null ? regex(local.oidc_arn_pattern, p.arn) : regex(local.oidc_url_pattern, p.url)))
+    ])}."
+  }
+
+  validation {
+    condition = length(distinct([
+      for key, p in var.oidc.providers : try(regex(":oidc-provider/(.*)$", p.arn)[0], trimprefix(p.url, "https://"), key)
+    ])) == length(var.oidc.providers)
+    error_message = "Two of oidc.providers have the same issuer, of which an account has one provider: name it once and use its key in every environment."
+  }
+
+  validation {
+    condition = alltrue([for p in var.oidc.providers : length(p.audiences) > 0 && alltrue([for a in p.audiences : can(regex(local.oidc_audience_pattern, a))])])
+    error_message = "audiences of oidc.providers must name at least one audience (the tokens' aud) in full, without *, ?, $ or blanks; sts.amazonaws.com is what GitHub's action asks for: ${join(", ", [
+      for key, p in var.oidc.providers : key if !(length(p.audiences) > 0 && alltrue([for a in p.audiences : can(regex(local.oidc_audience_pattern, a))]))
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for env in keys(var.oidc.environments) : contains(keys(var.environments), env)])
+    error_message = "oidc.environments names what is not in environments: ${join(", ", [
+      for env in keys(var.oidc.environments) : env if !contains(keys(var.environments), env)
+    ])}."
+  }
+
+  validation {
+    condition = alltrue(flatten([for e in var.oidc.environments : [for key in concat(keys(e.deployer), keys(e.operator)) : contains(keys(var.oidc.providers), key)]]))
+    error_message = "oidc.environments names providers that are not in oidc.providers: ${join(", ", flatten([
+      for env, e in var.oidc.environments : [for key in concat(keys(e.deployer), keys(e.operator)) : "${env}: ${key}" if !contains(keys(var.oidc.providers), key)]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for grant in role : length(grant.subjects) > 0]]
+    ]))
+    error_message = "subjects must name at least one subject (sub) wherever a provider is named: a token of anybody at that issuer would do otherwise: ${join(", ", flatten([
+      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : "${env}.${role}.${key}" if length(grant.subjects) == 0]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for grant in role : [for s in grant.subjects :
+        can(regex(local.oidc_subject_pattern, s)) && (!can(regex("[*?]", s)) || can(regex(local.oidc_anchored_pattern, s)))
+      ]]]
+    ]))
+    error_message = "A subject must say who it is. A wildcard may stand only behind a full owner, such as repo:acme/analytics:ref:refs/tags/*, project_path:acme/* or a whole subject without any; not alone, not in the owner (*, repo:*, repo:ac*), and $ and blanks at the edges are refused: ${join(", ", flatten([
+      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects : "${env}.${role}.${key} (\"${s}\")"
+        if !(can(regex(local.oidc_subject_pattern, s)) && (!can(regex("[*?]", s)) || can(regex(local.oidc_anchored_pattern, s))))
+      ]]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for key, grant in role :
+        grant.audiences == null ? true : length(grant.audiences) > 0 && length(setsubtract(grant.audiences, try(var.oidc.providers[key].audiences, grant.audiences))) == 0
+      ]]
+    ]))
+    error_message = "audiences in oidc.environments must be some of the provider's audiences; leave them out for all of them: ${join(", ", flatten([
+      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : "${env}.${role}.${key}"
+        if grant.audiences == null ? false : length(grant.audiences) == 0 || length(setsubtract(grant.audiences, try(var.oidc.providers[key].audiences, grant.audiences))) > 0
+      ]]
+    ]))}."
+  }
+
+  validation {
+    condition     = var.oidc.max_session_seconds >= 3600 && var.oidc.max_session_seconds <= 43200 && floor(var.oidc.max_session_seconds) == var.oidc.max_session_seconds
+    error_message = "oidc.max_session_seconds must be a whole number from 3600 to 43200: that is IAM's range."
   }
 }
 

@@ -117,6 +117,7 @@ _PICK: dict[str, Callable[[Values], dict[str, Any]]] = {
     "aws_ecs_cluster": _keys("name"),
     "aws_ecs_cluster_capacity_providers": _keys("capacity_providers"),
     "aws_ecs_task_definition": _task_definition,
+    "aws_iam_openid_connect_provider": _keys("url", "client_id_list"),
     "aws_iam_role": _role,
     "aws_iam_role_policy": lambda v: {"role": v["role"], "statements": statements(v["policy"])},
     "aws_s3_bucket": _keys("bucket", "force_destroy"),

@@ -19,6 +19,7 @@ from terraform.tool import ROOT
 pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
 
 ROLES = ("states", "task", "warehouse", "execution", "scheduler", "events")
+FEDERATED = ("deployer", "operator")
 
 # What a state's Resource needs. A .sync task is followed and stopped, too; the tags of RunTask are a permission of their own.
 PERMISSIONS = {
@@ -34,7 +35,8 @@ PERMISSIONS = {
 def policies(plan: tftest.TerraformPlanOutput, environment: str) -> dict[str, dict[str, Any]]:
     """The statements of the inline policies of an environment's roles, by role word and sid."""
     prefix = f'module.identity["{environment}"].aws_iam_role_policy.'
-    found = {address: r["values"] for address, r in resources(plan).items() if address.startswith(prefix)}
+    federated = {f'module.oidc_federation.aws_iam_role_policy.{role}["{environment}"]' for role in FEDERATED}
+    found = {address: r["values"] for address, r in resources(plan).items() if address.startswith(prefix) or address in federated}
     return {v["role"].rsplit("-", 1)[1]: statements(v["policy"]) for v in found.values()}
 
 
@@ -155,7 +157,12 @@ def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environmen
     assert (outputs["table"], outputs["bucket"]) == ("analytics-audit", "analytics-audit-123456789012-eu-central-1")
     prod = outputs["environments"]["prod"]
     assert prod["state_machine_arn"] == "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod:live"
-    assert prod["role_arns"] == {role: f"arn:aws:iam::123456789012:role/data/x-analytics-prod-{role}" for role in ROLES}
+    assert prod["role_arns"] == {role: f"arn:aws:iam::123456789012:role/data/x-analytics-prod-{role}" for role in (*ROLES, *FEDERATED)}
+    assert outputs["oidc_provider_arns"] == {
+        "github": "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com",
+        "gitlab": "arn:aws:iam::123456789012:oidc-provider/gitlab.com",
+        "okta": "arn:aws:iam::123456789012:oidc-provider/acme.okta.com/oauth2/aus1",
+    }
     assert prod["log_groups"] == {
         "runner": "/analytics/prod/runner",
         "dbt_run": "/aws/vendedlogs/states/analytics-prod",
@@ -208,7 +215,7 @@ def test_table_is_never_reached_without_a_fence(two_environments: tftest.Terrafo
         for sid, statement in found.items():
             if any(a.startswith("dynamodb:") for a in listed(statement["Action"])):
                 assert leading_keys(statement), f"{role} {sid}"
-                assert statement["Condition"]["Null"] == {"dynamodb:LeadingKeys": "false"}, f"{role} {sid}"
+                assert statement["Condition"]["Null"]["dynamodb:LeadingKeys"] == "false", f"{role} {sid}"
 
 
 def test_nothing_is_granted_for_an_image_or_secrets_that_are_not_there(local: tftest.TerraformPlanOutput) -> None:
@@ -293,3 +300,40 @@ def test_roles_trust_only_their_own_environment(two_environments: tftest.Terrafo
         else:
             mine = re.compile(rf"[:/]analytics-{environment}(-finalize)?(:\*)?$")
             assert [arn for arn in listed(source) if not mine.search(arn)] == [], word
+
+
+# CI and people
+
+
+def test_an_adopted_provider_is_not_created(two_environments: tftest.TerraformPlanOutput) -> None:
+    created = {r["index"] for r in resources(two_environments).values() if r["type"] == "aws_iam_openid_connect_provider"}
+    assert created == {"github", "okta"}
+
+
+@pytest.mark.parametrize("role", FEDERATED)
+@pytest.mark.parametrize("environment", ["prod", "prod-eu"])
+def test_tokens_are_trusted_for_a_subject_and_an_audience(
+    two_environments: tftest.TerraformPlanOutput, environment: str, role: str
+) -> None:
+    given = json.loads((Path(__file__).parent / "inputs" / "two_environments.tfvars.json").read_text())["oidc"]
+    issuers = {key: arn.split(":oidc-provider/")[1] for key, arn in known_outputs(two_environments)["oidc_provider_arns"].items()}
+    values = resources(two_environments)[f'module.oidc_federation.aws_iam_role.{role}["{environment}"]']["values"]
+    trusted: dict[str, list[str]] = {}
+    for statement in statements(values["assume_role_policy"]).values():
+        (provider,) = (key for key, issuer in issuers.items() if statement["Principal"]["Federated"].endswith(f":oidc-provider/{issuer}"))
+        sub, aud = f"{issuers[provider]}:sub", f"{issuers[provider]}:aud"
+        assert set(statement["Condition"]) <= {"StringEquals", "StringLike"}
+        grant = given["environments"][environment][role][provider]
+        audiences = grant.get("audiences", given["providers"][provider]["audiences"])
+        assert sorted(listed(statement["Condition"]["StringEquals"][aud])) == sorted(audiences)
+        trusted.setdefault(provider, []).extend(s for test in statement["Condition"].values() for s in listed(test.get(sub, [])))
+        assert all("*" not in s for s in listed(statement["Condition"]["StringEquals"].get(sub, [])))
+        assert all("*" in s for s in listed(statement["Condition"].get("StringLike", {}).get(sub, [])))
+    assert {key: sorted(subjects) for key, subjects in trusted.items()} == {
+        key: sorted(grant["subjects"]) for key, grant in given["environments"][environment][role].items()
+    }
+    assert values["max_session_duration"] == 7200
+
+
+def test_nobody_from_outside_is_let_in_by_default(minimal: tftest.TerraformPlanOutput) -> None:
+    assert [address for address in resources(minimal) if "oidc_federation" in address] == []

@@ -49,6 +49,18 @@ GOOD: dict[str, Any] = {
         },
         "local_2": {"warehouse": {"type": "duckdb", "settings": {"path": "/tmp/x.duckdb"}}},
     },
+    "oidc": {
+        "providers": {
+            "github": {"url": "https://token.actions.githubusercontent.com", "audiences": ["sts.amazonaws.com"]},
+            "okta": {"arn": "arn:aws:iam::123456789012:oidc-provider/acme.okta.com/oauth2/aus1", "audiences": ["api://ci", "0oaPeople"]},
+        },
+        "environments": {
+            "prod": {
+                "deployer": {"github": {"subjects": ["repo:acme/analytics:environment:prod", "repo:acme/*", "organization:acme:p?:*"]}},
+                "operator": {"okta": {"subjects": ["ada@example.com", "00uAda"], "audiences": ["0oaPeople"]}},
+            }
+        },
+    },
     "notifications": {"emails": ["team@example.com"]},
     "iam": {"path": "/data/dbt/", "permissions_boundary": "arn:aws:iam::aws:policy/PowerUserAccess", "name_prefix": "x-"},
     "kms_key_arn": "arn:aws:kms:eu-central-1:123456789012:key/mrk-1234",
@@ -83,6 +95,8 @@ DUCKDB = {"warehouse": {"type": "duckdb"}}
 PROD = "environments.prod"
 HOURLY = f"{PROD}.jobs.hourly"
 FIRST = f"{HOURLY}.steps.0"
+OIDC = "oidc.environments.prod"
+GRANTS = (("deployer", "github"), ("operator", "okta"))
 SECRETS_REFUSED = "never hold a secret"
 OWNED = "The runner sets --project-dir"
 
@@ -182,6 +196,31 @@ CASES = [
         Case(f"{PROD}.secrets.KEY", bad, "must be ARNs of Secrets Manager secrets")
         for bad in ("hunter2", f"{SECRET}*", "arn:aws:s3:::bucket/key")
     ),
+    # oidc
+    Case("oidc.providers.Git-Hub", {"url": "https://gitlab.com", "audiences": ["x"]}, "begin with a letter, for example github: Git-Hub."),
+    *(
+        Case("oidc.providers.github", {"audiences": ["sts.amazonaws.com"], **bad}, "which adopts it: github.")
+        for bad in (
+            {}, {"url": "http://gitlab.com"}, {"url": "gitlab.com"}, {"url": "https://gitlab.com:8443"}, {"url": "https://gitlab.com?x"},
+            {"arn": "gitlab.com"}, {"arn": "arn:aws:iam::123456789012:oidc-provider/*"},
+            {"url": "https://gitlab.com", "arn": "arn:aws:iam::123456789012:oidc-provider/gitlab.com"},
+        )
+    ),
+    Case("oidc.providers.twice", {"url": "https://acme.okta.com/oauth2/aus1", "audiences": ["x"]}, "have the same issuer"),
+    *(Case("oidc.providers.github.audiences", bad, "in full, without") for bad in ([], [""], ["*"], ["sts.*"], ["a b"], ["${aws:x}"])),
+    Case("oidc.environments.dev", {}, "what is not in environments: dev."),
+    Case(f"{OIDC}.operator.gitlab", {"subjects": ["x"]}, "not in oidc.providers: prod: gitlab."),
+    *(Case(f"{OIDC}.{role}.{key}.subjects", [], f"would do otherwise: prod.{role}.{key}.") for role, key in GRANTS),
+    *(
+        Case(f"{OIDC}.deployer.github.subjects", ["repo:acme/a:ref:refs/heads/main", bad], f'prod.deployer.github ("{bad}")')
+        for bad in (
+            "", " ", "*", "**", "?*", "repo:*", "repo:*/*", "repo:ac*", "repo:*/a:ref:refs/heads/main", "rep*", "*:acme/x", "*@example.com",
+            " repo:acme/x", "repo:acme/x ", "repo:${aws:x}/*", "project_path:*",
+        )
+    ),
+    Case(f"{OIDC}.operator.okta.subjects", ["*"], 'prod.operator.okta ("*")'),
+    *(Case(f"{OIDC}.operator.okta.audiences", bad, "some of the provider's audiences") for bad in ([], ["sts.amazonaws.com"])),
+    *(Case("oidc.max_session_seconds", bad, "max_session_seconds must be a whole number") for bad in (3599, 43201, 3600.5)),
     # audit, notifications, iam, kms_key_arn
     *(
         Case(f"audit.{field}", bad, "must be whole numbers of days")

@@ -1,0 +1,221 @@
+# CI: publishes releases, moves the pointer of its environment, starts runs there and sees how they end.
+
+data "aws_iam_policy_document" "deployer" {
+  for_each = local.deployers
+
+  # New objects only: the request must carry If-None-Match, so that a published file is never overwritten.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+  statement {
+    sid       = "PublishNewFiles"
+    actions   = ["s3:PutObject"]
+    resources = ["${each.value.arns.bucket}/releases/*"]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["false"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ReadReleaseFiles"
+    actions   = ["s3:GetObject"]
+    resources = ["${each.value.arns.bucket}/releases/*"]
+  }
+
+  # The list of releases; and without it S3 answers 403 for an object that is missing.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html
+  statement {
+    sid       = "ListReleases"
+    actions   = ["s3:ListBucket"]
+    resources = [each.value.arns.bucket]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["releases/*"]
+    }
+  }
+
+  # ForAllValues is true where the key is absent, hence the Null condition beside it, here and below.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "RecordReleases"
+    actions   = ["dynamodb:GetItem", "dynamodb:PutItem"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["RELEASE#*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # The pointer and the record of its moves. CONFIG, the lock and run records have the same partition key, which is all that IAM sees of
+  # an item's place; but they have other attributes, and a session of this role cannot write those.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "MovePointer"
+    actions   = ["dynamodb:PutItem"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["ENV#${each.key}"]
+    }
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:Attributes"
+      values   = ["pk", "sk", "version", "previous", "promoted_at", "promoted_by", "reason"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:Attributes"
+      values   = ["false"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "ReadEnvironmentAndRuns"
+    actions   = ["dynamodb:GetItem", "dynamodb:Query"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["ENV#${each.key}", "RUN#${each.key}#*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # By the alias only: without a qualifier, or with a version, it would be another definition.
+  # https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
+  statement {
+    sid       = "StartRuns"
+    actions   = ["states:StartExecution"]
+    resources = [each.value.arns.state_machine, "${each.value.arns.state_machine}:live"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "states:StateMachineQualifier"
+      values   = ["live"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+  statement {
+    sid       = "FollowRuns"
+    actions   = ["states:DescribeExecution"]
+    resources = [each.value.arns.executions]
+  }
+
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "TableKey"
+      actions   = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:aws:dynamodb:tableName"
+        values   = [var.table]
+      }
+    }
+  }
+
+  # With a bucket key the context is the bucket, without it is the object.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html#encryption-context
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "BucketKey"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.s3]
+      }
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:EncryptionContext:aws:s3:arn"
+        values   = [each.value.arns.bucket, "${each.value.arns.bucket}/releases/*"]
+      }
+    }
+  }
+
+  # Knows no encryption context.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "DescribeKey"
+      actions   = ["kms:DescribeKey"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb, local.via.s3]
+      }
+    }
+  }
+}
+
+resource "aws_iam_role" "deployer" {
+  for_each = local.deployers
+
+  name                 = local.role_names["${each.key}/deployer"]
+  description          = "CI: releases and runs of ${each.value.id}"
+  path                 = var.iam.path
+  permissions_boundary = var.iam.permissions_boundary
+  max_session_duration = var.max_session_seconds
+  assume_role_policy   = data.aws_iam_policy_document.trust["${each.key}/deployer"].json
+  tags                 = var.tags
+
+  # A trust policy can't name a provider that doesn't exist yet.
+  depends_on = [aws_iam_openid_connect_provider.this]
+}
+
+resource "aws_iam_role_policy" "deployer" {
+  for_each = local.deployers
+
+  name   = "deployer"
+  role   = aws_iam_role.deployer[each.key].name
+  policy = data.aws_iam_policy_document.deployer[each.key].json
+}

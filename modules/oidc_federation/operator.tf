@@ -1,0 +1,162 @@
+# People: start, stop and read the runs of their environment. They publish and promote nothing.
+
+data "aws_iam_policy_document" "operator" {
+  for_each = local.operators
+
+  # By the alias only: without a qualifier, or with a version, it would be another definition.
+  # https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
+  statement {
+    sid       = "StartRuns"
+    actions   = ["states:StartExecution"]
+    resources = [each.value.arns.state_machine, "${each.value.arns.state_machine}:live"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "states:StateMachineQualifier"
+      values   = ["live"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+  statement {
+    sid       = "FollowAndStopRuns"
+    actions   = ["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"]
+    resources = [each.value.arns.executions]
+  }
+
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+  statement {
+    sid       = "ListRuns"
+    actions   = ["states:ListExecutions"]
+    resources = [each.value.arns.state_machine]
+  }
+
+  # ForAllValues is true where the key is absent, hence the Null condition beside it.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "ReadEnvironmentAndRuns"
+    actions   = ["dynamodb:GetItem", "dynamodb:Query"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["ENV#${each.key}", "RUN#${each.key}#*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ReadArtifacts"
+    actions   = ["s3:GetObject"]
+    resources = ["${each.value.arns.bucket}/runs/${each.key}/*"]
+  }
+
+  # Without it S3 answers 403 for an artifact that has expired, as if the right were missing.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html
+  statement {
+    sid       = "ListArtifacts"
+    actions   = ["s3:ListBucket"]
+    resources = [each.value.arns.bucket]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["runs/${each.key}/*"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "TableKey"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:aws:dynamodb:tableName"
+        values   = [var.table]
+      }
+    }
+  }
+
+  # With a bucket key the context is the bucket, without it is the object.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html#encryption-context
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "BucketKey"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.s3]
+      }
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:EncryptionContext:aws:s3:arn"
+        values   = [each.value.arns.bucket, "${each.value.arns.bucket}/runs/${each.key}/*"]
+      }
+    }
+  }
+
+  # Knows no encryption context.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "DescribeKey"
+      actions   = ["kms:DescribeKey"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb, local.via.s3]
+      }
+    }
+  }
+}
+
+resource "aws_iam_role" "operator" {
+  for_each = local.operators
+
+  name                 = local.role_names["${each.key}/operator"]
+  description          = "People: runs of ${each.value.id}"
+  path                 = var.iam.path
+  permissions_boundary = var.iam.permissions_boundary
+  max_session_duration = var.max_session_seconds
+  assume_role_policy   = data.aws_iam_policy_document.trust["${each.key}/operator"].json
+  tags                 = var.tags
+
+  # A trust policy can't name a provider that doesn't exist yet.
+  depends_on = [aws_iam_openid_connect_provider.this]
+}
+
+resource "aws_iam_role_policy" "operator" {
+  for_each = local.operators
+
+  name   = "operator"
+  role   = aws_iam_role.operator[each.key].name
+  policy = data.aws_iam_policy_document.operator[each.key].json
+}
