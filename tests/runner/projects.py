@@ -443,11 +443,13 @@ def done(success=True):
 
 def _report(raw: dict[str, Any]) -> StepReport:
     def command(fields: dict[str, Any]) -> CommandResult:
-        exception = fields.pop("exception")
-        return CommandResult(**fields, exception=exception and Failure(exception["type"], tuple(exception["bases"]), exception["message"]))
+        return CommandResult(**{**fields, "exception": Failure.from_fields(fields["exception"])})
+
+    def node(fields: dict[str, Any]) -> NodeResult:
+        return NodeResult(**{**fields, "failure": Failure.from_fields(fields["failure"])})
 
     raw["commands"] = [command(fields) for fields in raw["commands"]]
-    raw["nodes"] = {unique_id: NodeResult(**fields) for unique_id, fields in raw["nodes"].items()}
+    raw["nodes"] = {unique_id: node(fields) for unique_id, fields in raw["nodes"].items()}
     return StepReport(**raw)
 
 

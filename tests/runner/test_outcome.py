@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,15 +28,17 @@ from dbt_runner.errors import (
     TypedError,
 )
 from dbt_runner.events import CommandResult, Failure, NodeResult, StepReport
+from dbt_runner.evidence import describe
 from dbt_runner.outcome import classify, classify_probe, from_error
 from dbt_runner.request import parse_command
-from dbt_runner.worker import _failure
 
 COMMANDS = [parse_command("build --select tag:hourly", "c"), parse_command("source freshness", "c")]
 
 
-def node(status: str, name: str = "a", resource_type: str = "model", *, command: int = 0, message: str = "") -> NodeResult:
-    return NodeResult(command, f"{resource_type}.shop.{name}", resource_type, name, status, message=message)
+def node(
+    status: str, name: str = "a", resource_type: str = "model", *, command: int = 0, message: str = "", failure: Failure | None = None
+) -> NodeResult:
+    return NodeResult(command, f"{resource_type}.shop.{name}", resource_type, name, status, message=message, failure=failure)
 
 
 def ended(success: bool, *, index: int = 0, selected: int | None = 1, exception: Failure | None = None) -> CommandResult:
@@ -51,8 +54,17 @@ def failure(name: str, *bases: str, message: str = "Runtime Error\n  it went wro
     return Failure(name, (name, *bases), message)
 
 
+def after(name: str, cause: Failure) -> Failure:
+    """An exception that an adapter raised from another one."""
+    return replace(failure(name, "DbtRuntimeError"), causes=(cause,))
+
+
+LOCKED = failure("IOException", "OperationalError", message="IO Error: Could not set lock on file: held by PID 7")
+REFUSED = failure("SSLCertVerificationError", "OSError")
+
+
 def kind_of(found: StepReport, commands: int = 1) -> ErrorKind | None:
-    return classify(found, COMMANDS[:commands]).error
+    return classify(found, COMMANDS[:commands], "duckdb").error
 
 
 # --- every row -------------------------------------------------------------------------------------------------------
@@ -86,8 +98,19 @@ BAD = ended(False)
         (report(ended(False, exception=failure("MemoryError"))), OUT_OF_MEMORY),
         (report(ended(False, exception=failure("DbtUsageException"))), INVALID_REQUEST),
         (report(ended(False, exception=failure("InvalidSelectorError", "DbtRuntimeError"))), INVALID_REQUEST),
-        (report(ended(False, exception=failure("FailedToConnectError", "DbtDatabaseError", "DbtRuntimeError"))), WAREHOUSE_UNAVAILABLE),
-        (report(ended(False, exception=failure("IOException", "OperationalError", "DatabaseError", "Error"))), WAREHOUSE_UNAVAILABLE),
+        (report(ended(False, exception=failure("FailedToConnectError", "DbtDatabaseError", "DbtRuntimeError"))), ACCESS_DENIED),
+        (report(ended(False, exception=LOCKED)), WAREHOUSE_UNAVAILABLE),
+        (report(ended(False, exception=after("DbtRuntimeError", LOCKED))), WAREHOUSE_UNAVAILABLE),
+        # What was in hand when somebody stopped it is no reason of the warehouse's.
+        (report(ended(False, exception=after("KeyboardInterrupt", LOCKED))), INTERRUPTED),
+        (report(ended(False, exception=after("CompilationError", LOCKED))), COMPILATION_ERROR),
+        (report(BAD, nodes=[node("error", failure=LOCKED)]), WAREHOUSE_UNAVAILABLE),
+        (report(BAD, nodes=[node("error", failure=LOCKED), node("error", "b", failure=REFUSED)]), ACCESS_DENIED),
+        # Another attempt would not help the others.
+        (report(BAD, nodes=[node("error", failure=LOCKED), node("error", "b")]), MODEL_ERROR),
+        (report(BAD, nodes=[node("error", failure=LOCKED), node("fail", "t", "test")]), MODEL_ERROR),
+        (report(BAD, nodes=[node("error", failure=failure("DbtDatabaseError"))]), MODEL_ERROR),
+        (report(BAD, nodes=[node("runtime error", "s", "source", failure=LOCKED)]), WAREHOUSE_UNAVAILABLE),
         (report(ended(False, exception=failure("YamlLoadError", "ParsingError", "DbtRuntimeError"))), COMPILATION_ERROR),
         (report(ended(False, exception=failure("DbtProjectError", "DbtConfigError", "DbtRuntimeError"))), COMPILATION_ERROR),
         (report(ended(False, exception=failure("DbtRuntimeError"))), COMPILATION_ERROR),
@@ -105,7 +128,7 @@ BAD = ended(False)
     ],
 )
 def test_every_ending_has_its_error(found: StepReport, kind: ErrorKind | None) -> None:
-    result = classify(found, COMMANDS[:1])
+    result = classify(found, COMMANDS[:1], "duckdb")
     assert result.error is kind
     assert result.exit_code == (kind.exit_code if kind else 0)
     assert bool(result.message) is bool(result.why) is (kind is not None), "an error says what to do and what was seen"
@@ -119,7 +142,7 @@ def test_only_the_command_that_failed_counts() -> None:
 
 def test_a_command_that_selects_nothing_is_found_wherever_it_stands() -> None:
     found = report(ended(True, selected=0), ended(True, index=1))
-    result = classify(found, COMMANDS)
+    result = classify(found, COMMANDS, "duckdb")
     assert result.error is NOTHING_SELECTED
     assert "build --select tag:hourly" in result.message
 
@@ -157,10 +180,12 @@ def test_a_success_of_the_first_commands_only_is_no_success() -> None:
     ("found", "kind"),
     [
         (report(OK), None),
-        (report(ended(False, exception=failure("FailedToConnectError", "DbtDatabaseError"))), WAREHOUSE_UNAVAILABLE),
-        (report(ended(False, exception=failure("DbtDatabaseError", "DbtRuntimeError"))), WAREHOUSE_UNAVAILABLE),
-        (report(ended(False, exception=failure("DbtRuntimeError"))), WAREHOUSE_UNAVAILABLE),
-        (report(ended(False, exception=failure("SomeDriverError"))), WAREHOUSE_UNAVAILABLE),
+        (report(ended(False, exception=after("FailedToConnectError", LOCKED))), WAREHOUSE_UNAVAILABLE),
+        # Unknown is not tried again.
+        (report(ended(False, exception=failure("FailedToConnectError", "DbtDatabaseError"))), ACCESS_DENIED),
+        (report(ended(False, exception=failure("DbtDatabaseError", "DbtRuntimeError"))), ACCESS_DENIED),
+        (report(ended(False, exception=failure("DbtRuntimeError"))), ACCESS_DENIED),
+        (report(ended(False, exception=failure("SomeDriverError"))), ACCESS_DENIED),
         (report(ended(False, exception=failure("DbtProfileError", "DbtConfigError", "DbtRuntimeError"))), COMPILATION_ERROR),
         (report(finished=False, returncode=1, timed_out=True), WAREHOUSE_UNAVAILABLE),
         (report(finished=False, returncode=1, interrupted=True), INTERRUPTED),
@@ -169,7 +194,7 @@ def test_a_success_of_the_first_commands_only_is_no_success() -> None:
     ],
 )
 def test_a_health_check_that_fails_says_why(found: StepReport, kind: ErrorKind | None) -> None:
-    result = classify_probe(found)
+    result = classify_probe(found, "duckdb")
     assert result.error is kind
     assert bool(result.message) is bool(result.why) is (kind is not None)
 
@@ -180,7 +205,7 @@ def test_a_health_check_that_fails_says_why(found: StepReport, kind: ErrorKind |
 def test_a_message_names_the_first_nodes_and_stays_short() -> None:
     names = [f"model_{i}" for i in range(30)]
     bad = [node("error", name, message=f'Database Error in model {name}\n  relation "x" does not exist\n' + "z" * 5000) for name in names]
-    result = classify(report(BAD, nodes=[*bad, node("success", "fine")]), COMMANDS[:1])
+    result = classify(report(BAD, nodes=[*bad, node("success", "fine")]), COMMANDS[:1], "duckdb")
     assert result.message.startswith("30 of 31 nodes failed: model.shop.model_0: ")
     assert 'relation "x" does not exist' in result.message
     assert result.message.endswith("; and 27 more")
@@ -193,15 +218,15 @@ def test_a_message_names_the_first_nodes_and_stays_short() -> None:
 
 def test_tests_are_counted_among_tests_and_mixed_ones_among_all_nodes() -> None:
     others = [node("success", "m"), node("pass", "p", "test")]
-    only_tests = classify(report(BAD, nodes=[node("fail", "t", "test"), *others]), COMMANDS[:1])
+    only_tests = classify(report(BAD, nodes=[node("fail", "t", "test"), *others]), COMMANDS[:1], "duckdb")
     assert only_tests.message.startswith("1 of 2 tests failed: test.shop.t: fail")
-    mixed = classify(report(BAD, nodes=[node("error", "t", "test"), node("error"), *others]), COMMANDS[:1])
+    mixed = classify(report(BAD, nodes=[node("error", "t", "test"), node("error"), *others]), COMMANDS[:1], "duckdb")
     assert mixed.message.startswith("2 of 4 nodes failed: ")
 
 
 def test_an_exception_is_told_with_its_command_and_its_classes() -> None:
     raised = failure("YamlLoadError", "ParsingError", message="Parsing Error\n  at models/x.yml\n" + "y" * 5000)
-    result = classify(report(ended(False, exception=raised)), COMMANDS[:1])
+    result = classify(report(ended(False, exception=raised)), COMMANDS[:1], "duckdb")
     assert result.message.startswith("'build --select tag:hourly': Parsing Error at models/x.yml")
     assert len(result.message) < 700
     assert result.why == "exception YamlLoadError (YamlLoadError < ParsingError)"
@@ -210,15 +235,15 @@ def test_an_exception_is_told_with_its_command_and_its_classes() -> None:
 @pytest.mark.parametrize("fields", [{"timed_out": True}, {"interrupted": True}, {}])
 def test_an_ending_in_mid_run_says_how_far_it_came(fields: dict[str, bool]) -> None:
     dead: dict[str, Any] = {"finished": False, "returncode": -signal.SIGKILL, **fields}
-    some = classify(report(nodes=[node("success"), node("error", "b")], **dead), COMMANDS[:1])
+    some = classify(report(nodes=[node("success"), node("error", "b")], **dead), COMMANDS[:1], "duckdb")
     assert "2 nodes had finished" in some.message
     assert some.counts == {"success": 1, "error": 1}
     assert [n.name for n in some.failures] == ["b"]
-    assert "no node had finished" in classify(report(**dead), COMMANDS[:1]).message
+    assert "no node had finished" in classify(report(**dead), COMMANDS[:1], "duckdb").message
 
 
 def test_a_death_shows_its_evidence() -> None:
-    result = classify(report(finished=False, returncode=-signal.SIGKILL, peak_memory_mib=4011), COMMANDS[:1])
+    result = classify(report(finished=False, returncode=-signal.SIGKILL, peak_memory_mib=4011), COMMANDS[:1], "duckdb")
     assert "4011 MiB" in result.message
     assert "return code -9" in result.why
 
@@ -233,8 +258,8 @@ def test_an_error_of_the_runner_itself_keeps_the_nodes() -> None:
 
 # --- dbt's own classes -------------------------------------------------------------------------------------------------
 
-# Python's and PEP 249's; the others are dbt's.
-NOT_DBTS = {"KeyboardInterrupt": "builtins", "MemoryError": "builtins", "OperationalError": "psycopg2"}
+# Python's; the others are dbt's.
+NOT_DBTS = {"KeyboardInterrupt": "builtins", "MemoryError": "builtins"}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in outcome._EXCEPTIONS])
@@ -250,7 +275,7 @@ def test_every_exception_of_the_table_is_a_class_that_exists(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (lambda: _of("dbt.adapters.exceptions", "FailedToConnectError")("refused"), WAREHOUSE_UNAVAILABLE),
+        (lambda: _of("dbt.adapters.exceptions", "FailedToConnectError")("refused"), ACCESS_DENIED),
         (lambda: _of("dbt_common.exceptions", "DbtDatabaseError")("syntax"), MODEL_ERROR),
         (lambda: _of("dbt_common.exceptions", "EventCompilationError")("x", None), COMPILATION_ERROR),
         (lambda: _of("dbt.exceptions", "YamlParseDictError")("a.yml", "models", {}, "no name"), COMPILATION_ERROR),
@@ -259,15 +284,13 @@ def test_every_exception_of_the_table_is_a_class_that_exists(name: str) -> None:
         (lambda: _of("dbt.exceptions", "InvalidSelectorError")("x"), INVALID_REQUEST),
         (lambda: _of("dbt.exceptions", "AliasError")("x"), COMPILATION_ERROR),
         (lambda: _of("dbt.cli.exceptions", "DbtUsageException")("x"), INVALID_REQUEST),
-        (lambda: _of("duckdb", "IOException")("locked"), WAREHOUSE_UNAVAILABLE),
-        (lambda: _of("psycopg2", "OperationalError")("gone"), WAREHOUSE_UNAVAILABLE),
         (KeyboardInterrupt, INTERRUPTED),
         (lambda: _of("dbt_common.exceptions", "DbtInternalError")("a bug"), RUNNER_ERROR),
         (lambda: ValueError("a bug"), RUNNER_ERROR),
     ],
 )
 def test_real_exceptions_are_known_by_their_classes(make: Any, kind: ErrorKind) -> None:
-    assert kind_of(report(ended(False, exception=_failure(make())))) is kind
+    assert kind_of(report(ended(False, exception=describe(make())))) is kind
 
 
 def _of(module: str, name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +12,122 @@ import pytest
 from dbt_runner import profile
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import INVALID_REQUEST
+from dbt_runner.warehouses import ADAPTERS, Credential, adapter_of
 from runner.releases import refused
 
-POSTGRES = {"host": "db.example.org", "user": "dbt", "dbname": "analytics"}
-
-
-def credentials_class(type_: str) -> Any:
-    if type_ == "duckdb":
-        from dbt.adapters.duckdb.credentials import DuckDBCredentials
-
-        return DuckDBCredentials
-    from dbt.adapters.postgres.connections import PostgresCredentials
-
-    return PostgresCredentials
+DUCKDB = Warehouse("duckdb", {"path": "w.duckdb"}, {})
+POSTGRES = Warehouse("postgres", {"host": "db.example.org", "user": "dbt", "dbname": "analytics"}, {"method": "rds_iam"})
+SNOWFLAKE = Warehouse("snowflake", {"account": "org-acct", "role": "R", "warehouse": "WH", "database": "DB", "schema": "PUBLIC"}, {})
+REDSHIFT = Warehouse(
+    "redshift",
+    {"host": "wg.example.org", "dbname": "dev", "region": "eu-central-1", "serverless_work_group": "wg"},
+    {"workgroup_id": "0f" * 16, "db_user": "dbt_prod", "db_roles": "transformer"},
+)
+BIGQUERY = Warehouse(
+    "bigquery", {"project": "p", "dataset": "d"}, {"audience": "//iam.example.org/x", "service_account": "dbt@p.example.org"}
+)
+ATHENA = Warehouse(
+    "athena",
+    {"region_name": "eu-central-1", "work_group": "dbt", "schema": "s", "s3_staging_dir": "s3://b/tmp/", "s3_data_dir": "s3://b/data/"},
+    {},
+)
+LEAST: Mapping[str, Warehouse] = {w.type: w for w in (DUCKDB, POSTGRES, SNOWFLAKE, REDSHIFT, BIGQUERY, ATHENA)}
+# Settings that exclude one of the required ones.
+EXCLUSIVE = {"redshift": {"cluster_id"}}
+CREDENTIALS = {
+    "duckdb": "dbt.adapters.duckdb.credentials.DuckDBCredentials",
+    "postgres": "dbt.adapters.postgres.connections.PostgresCredentials",
+    "snowflake": "dbt.adapters.snowflake.connections.SnowflakeCredentials",
+    "redshift": "dbt.adapters.redshift.connections.RedshiftCredentials",
+    "bigquery": "dbt.adapters.bigquery.credentials.BigQueryCredentials",
+    "athena": "dbt.adapters.athena.connections.AthenaCredentials",
+}
 
 
 def every_setting(type_: str) -> dict[str, str]:
     """A value for each setting that the runner knows, as Terraform's map of strings holds it."""
-    return {name: "7" if kind is int else name for name, kind in profile._SETTINGS[type_].items()}
+    values: Mapping[Any, str] = {int: "7", float: "7.5", bool: "true"}
+    texts = {"sslmode": "require", "priority": "batch"}
+    known = {name: kind for name, kind in ADAPTERS[type_].settings.items() if name not in EXCLUSIVE.get(type_, ())}
+    return {name: values.get(kind, texts.get(name, name)) for name, kind in known.items()}
 
 
-@pytest.mark.parametrize("type_", profile._SETTINGS)
+def with_settings(warehouse: Warehouse, **settings: Any) -> Warehouse:
+    return Warehouse(warehouse.type, {**warehouse.settings, **settings}, warehouse.identity)
+
+
+def test_every_adapter_is_tested() -> None:
+    assert set(LEAST) == set(ADAPTERS) == set(CREDENTIALS)
+
+
+@pytest.mark.parametrize("type_", ADAPTERS)
 def test_dbt_accepts_what_is_required_and_all_that_is_known(type_: str) -> None:
-    required = {name: name for name in profile._REQUIRED[type_]}
-    for settings in (required, every_setting(type_)):
-        output = profile.output(Warehouse(type_, settings, {}))
+    module, _, name = CREDENTIALS[type_].rpartition(".")
+    cls: Any = getattr(importlib.import_module(module), name)
+    least = LEAST[type_]
+    for settings in (least.settings, every_setting(type_)):
+        output = profile.output(Warehouse(type_, settings, least.identity))
         threads = output.pop("threads")
         assert isinstance(threads, int)
         assert output.pop("type") == type_
-        cls = credentials_class(type_)
-        # dbt-duckdb derives the database from the path when it is absent, dbt-postgres calls it dbname.
+        # dbt-duckdb derives the database from the path when it is absent, others have it under another name.
         data = cls.translate_aliases(output) if hasattr(cls, "translate_aliases") else output
         cls.validate({"database": "analytics", **data})
         known = set(cls.__dataclass_fields__) | set(cls._ALIASES)
         assert set(data) <= known
 
 
-def test_numbers_are_numbers() -> None:
-    output = profile.output(Warehouse("postgres", {**POSTGRES, "port": "6543", "threads": "8"}, {}))
+def test_numbers_are_numbers_and_truths_are_truths() -> None:
+    output = profile.output(with_settings(POSTGRES, port="6543", threads="8"))
     assert (output["port"], output["threads"]) == (6543, 8)
-    assert profile.output(Warehouse("postgres", POSTGRES, {}))["port"] == 5432
+    assert profile.output(POSTGRES)["port"] == 5432
+    output = profile.output(with_settings(SNOWFLAKE, reuse_connections="false", client_session_keep_alive="true"))
+    assert (output["reuse_connections"], output["client_session_keep_alive"]) == (False, True)
+    assert profile.output(with_settings(ATHENA, poll_interval="0.5"))["poll_interval"] == 0.5
+
+
+@pytest.mark.parametrize("type_", ADAPTERS)
+def test_what_is_required_is_asked_for_by_its_name(type_: str) -> None:
+    least = LEAST[type_]
+    for name in ADAPTERS[type_].required:
+        settings = {key: value for key, value in least.settings.items() if key != name}
+        message = refused(INVALID_REQUEST, lambda settings=settings: profile.output(Warehouse(type_, settings, least.identity)))  # type: ignore[misc]
+        assert f"warehouse.settings.{name}: is required" in message
 
 
 @pytest.mark.parametrize(
-    ("type_", "settings", "field"),
+    ("warehouse", "field"),
     [
-        ("oracle", {}, "type"),
-        ("", {}, "type"),
-        ("duckdb", {}, "settings.path"),
-        ("duckdb", {"path": "w.duckdb", "host": "x"}, "settings.host"),
-        ("duckdb", {"path": None}, "settings.path"),
-        ("postgres", {"user": "dbt", "dbname": "a"}, "settings.host"),
-        ("postgres", {"host": "db", "dbname": "a"}, "settings.user"),
-        ("postgres", {"host": "db", "user": "dbt"}, "settings.dbname"),
-        ("postgres", {**POSTGRES, "port": "five"}, "settings.port"),
-        ("postgres", {**POSTGRES, "port": "5432.0"}, "settings.port"),
-        ("postgres", {**POSTGRES, "port": ""}, "settings.port"),
-        ("postgres", {**POSTGRES, "port": None}, "settings.port"),
-        ("postgres", {**POSTGRES, "port": 5432.5}, "settings.port"),
-        ("postgres", {**POSTGRES, "threads": True}, "settings.threads"),
-        ("postgres", {**POSTGRES, "host": ["db"]}, "settings.host"),
-        ("postgres", {**POSTGRES, "password": "secret"}, "settings.password"),
-        ("postgres", {**POSTGRES, "Port": "5432"}, "settings.Port"),
+        (Warehouse("oracle", {}, {}), "type"),
+        (Warehouse("", {}, {}), "type"),
+        (with_settings(DUCKDB, host="x"), "settings.host"),
+        (with_settings(DUCKDB, path=None), "settings.path"),
+        (with_settings(POSTGRES, port="five"), "settings.port"),
+        (with_settings(POSTGRES, port="5432.0"), "settings.port"),
+        (with_settings(POSTGRES, port=""), "settings.port"),
+        (with_settings(POSTGRES, port=None), "settings.port"),
+        (with_settings(POSTGRES, port=5432.5), "settings.port"),
+        (with_settings(POSTGRES, threads=True), "settings.threads"),
+        (with_settings(POSTGRES, host=["db"]), "settings.host"),
+        (with_settings(POSTGRES, password="secret"), "settings.password"),
+        (with_settings(POSTGRES, Port="5432"), "settings.Port"),
+        (Warehouse("postgres", POSTGRES.settings, {"method": "password"}), "identity.method"),
+        (Warehouse("postgres", POSTGRES.settings, {"resource_id": "db-X"}), "identity.method"),
+        (with_settings(SNOWFLAKE, reuse_connections="yes"), "settings.reuse_connections"),
+        (with_settings(SNOWFLAKE, authenticator="externalbrowser"), "settings.authenticator"),
+        (Warehouse("snowflake", SNOWFLAKE.settings, {"method": "oauth"}), "identity.method"),
+        (Warehouse("snowflake", SNOWFLAKE.settings, {"audience": "x"}), "identity.audience"),
+        (with_settings(REDSHIFT, cluster_id="c"), "settings"),
+        (with_settings(REDSHIFT, access_key_id="secret"), "settings.access_key_id"),
+        (Warehouse("redshift", REDSHIFT.settings, {}), "identity.workgroup_id"),
+        (Warehouse("bigquery", BIGQUERY.settings, {"audience": "x"}), "identity.service_account"),
+        (Warehouse("bigquery", BIGQUERY.settings, {"service_account": "x"}), "identity.audience"),
+        (with_settings(BIGQUERY, keyfile="secret"), "settings.keyfile"),
+        (with_settings(ATHENA, aws_profile_name="x"), "settings.aws_profile_name"),
+        (with_settings(ATHENA, poll_interval="soon"), "settings.poll_interval"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_its_name(type_: str, settings: dict[str, Any], field: str, tmp_path: Path) -> None:
-    warehouse = Warehouse(type_, settings, {})
+def test_a_wrong_setting_is_refused_by_its_name(warehouse: Warehouse, field: str, tmp_path: Path) -> None:
     message = refused(INVALID_REQUEST, lambda: profile.write(warehouse, "prod", tmp_path / "profiles"))
     assert f"warehouse.{field}: " in message
     assert "secret" not in message
@@ -85,13 +137,55 @@ def test_a_wrong_setting_is_refused_by_its_name(type_: str, settings: dict[str, 
 def test_the_file_is_yaml_with_one_target_called_like_the_environment(tmp_path: Path) -> None:
     import yaml
 
-    warehouse = Warehouse("postgres", {**POSTGRES, "search_path": "a, b: \"c\" #'d'"}, {"method": "rds_iam"})
+    warehouse = with_settings(POSTGRES, search_path="a, b: \"c\" #'d'")
     profile.write(warehouse, "prod", tmp_path / "new" / "profiles")
     document = yaml.safe_load((tmp_path / "new" / "profiles" / "profiles.yml").read_text())
     assert document == {profile.PROFILE: {"target": "prod", "outputs": {"prod": profile.output(warehouse)}}}
 
 
-def test_there_is_no_password_in_it(tmp_path: Path) -> None:
-    """An empty one makes libpq look into the password file."""
-    assert profile.output(Warehouse("postgres", POSTGRES, {"method": "rds_iam"}))["password"] == ""
-    assert not [name for settings in profile._SETTINGS.values() for name in settings if "pass" in name or "token" in name or name == "key"]
+def test_there_is_no_secret_in_it() -> None:
+    """An empty password makes libpq look into the password file."""
+    assert profile.output(POSTGRES)["password"] == ""
+    suspicious = ("pass", "token", "secret", "private", "keyfile", "access_key")
+    for type_, least in LEAST.items():
+        names = {*profile.output(Warehouse(type_, every_setting(type_), least.identity)), *ADAPTERS[type_].identity}
+        assert [name for name in names if any(part in name for part in suspicious)] == (["password"] if type_ == "postgres" else [])
+
+
+# --- how the worker logs in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "credential", "parts"),
+    [
+        (DUCKDB, Credential.NONE, {}),
+        (POSTGRES, Credential.PGPASS, {"sslmode": "require"}),
+        (with_settings(POSTGRES, sslmode="verify-full"), Credential.PGPASS, {"sslmode": "verify-full"}),
+        (Warehouse("postgres", POSTGRES.settings, {}), Credential.NONE, {"sslmode": None}),
+        (SNOWFLAKE, Credential.AWS, {"authenticator": "workload_identity", "workload_identity_provider": "AWS"}),
+        (REDSHIFT, Credential.AWS, {"method": "iam_role", "is_serverless": True, "serverless_work_group": "wg", "sslmode": "verify-full"}),
+        (BIGQUERY, Credential.GCP_SUBJECT_TOKEN, {"method": "oauth", "impersonate_service_account": None}),
+        (ATHENA, Credential.AWS, {"database": "awsdatacatalog", "aws_profile_name": None}),
+    ],
+)
+def test_each_logs_in_as_the_warehouse_role(warehouse: Warehouse, credential: Credential, parts: Mapping[str, Any]) -> None:
+    assert adapter_of(warehouse).credential(warehouse) is credential
+    output = profile.output(warehouse)
+    assert {name: output.get(name) for name in parts} == parts
+
+
+def test_a_provisioned_cluster_is_no_workgroup() -> None:
+    settings = {key: value for key, value in REDSHIFT.settings.items() if key != "serverless_work_group"}
+    output = profile.output(Warehouse("redshift", {**settings, "cluster_id": "c1"}, {}))
+    assert (output["cluster_id"], output["is_serverless"], output.get("serverless_work_group")) == ("c1", False, None)
+
+
+def test_snowflake_gets_a_signed_request_or_a_token() -> None:
+    by_token = Warehouse("snowflake", SNOWFLAKE.settings, {"method": "aws_token"})
+    assert adapter_of(SNOWFLAKE).environment(SNOWFLAKE) == {}
+    assert adapter_of(by_token).environment(by_token) == {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"}
+
+
+def test_redshift_is_told_the_database_user_and_its_roles_by_tags_of_the_session() -> None:
+    assert adapter_of(REDSHIFT).session_tags(REDSHIFT) == {"RedshiftDbUser": "dbt_prod", "RedshiftDbRoles": "transformer"}
+    assert [type_ for type_, least in LEAST.items() if ADAPTERS[type_].session_tags(least)] == ["redshift"]

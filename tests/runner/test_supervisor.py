@@ -36,7 +36,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
 
 def error(ended: Ended) -> ErrorKind | None:
-    return outcome.classify(ended.report, BUILD).error
+    return outcome.classify(ended.report, BUILD, "duckdb").error
 
 
 def is_running(pid: int) -> bool:
@@ -104,7 +104,7 @@ def test_a_worker_that_ignores_the_interrupt_is_killed_after_its_grace(supervise
     assert ended.report.interrupted and ended.report.killed
     assert ended.report.returncode == -signal.SIGKILL
     assert ended.statuses == {"a": "success"}
-    result = outcome.classify(ended.report, BUILD)
+    result = outcome.classify(ended.report, BUILD, "duckdb")
     assert result.error is INTERRUPTED and "killed after its grace period" in result.why
 
 

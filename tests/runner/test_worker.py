@@ -28,7 +28,7 @@ class Step:
     target: Path
 
     def outcome(self) -> outcome.Outcome:
-        return outcome.classify(self.ended.report, [parse_command(text, "commands") for text in self.commands])
+        return outcome.classify(self.ended.report, [parse_command(text, "commands") for text in self.commands], "duckdb")
 
     def run_results(self, name: str) -> list[str]:
         """The nodes of one run_results.json."""
@@ -153,6 +153,14 @@ def test_error_failure_and_what_they_skip_are_reported(bad: Step) -> None:
     assert "no_such_column" in bad.ended.report.nodes["model.tiny.broken"].message
 
 
+def test_an_error_brings_the_drivers_own_exception(bad: Step) -> None:
+    """dbt keeps a node's message only. An operation's exception comes by another event."""
+    failure = bad.ended.report.nodes["model.tiny.broken"].failure
+    assert failure is not None and [link.type for link in failure.chain] == ["DbtRuntimeError", "BinderException"]
+    assert bad.ended.report.nodes["model.tiny.good"].failure is None
+    assert bad.ended.report.nodes["test.tiny.accepted_values_odd_id__2.5063271bcf"].failure is None
+
+
 def test_a_step_stops_at_its_first_command_that_fails(bad: Step) -> None:
     assert [(c.index, c.success) for c in bad.ended.report.commands] == [(0, True), (1, False)]
     assert bad.ended.report.finished
@@ -193,5 +201,5 @@ def test_a_failed_operation_is_a_node_with_a_message(failed_operation: Step) -> 
 def test_a_command_that_selects_nothing_says_so(failed_operation: Step) -> None:
     report = failed_operation.ended.report
     assert (report.commands[0].success, report.commands[0].selected) == (True, 0)
-    alone = outcome.classify(replace(report, commands=report.commands[:1]), [parse_command("run --select nothing", "commands")])
+    alone = outcome.classify(replace(report, commands=report.commands[:1]), [parse_command("run --select nothing", "commands")], "duckdb")
     assert alone.error is NOTHING_SELECTED

@@ -124,7 +124,7 @@ class Attempt:
             supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
             self._report = resume.merge(supervisor.run(spec), earlier)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
-        return outcome.classify(self._report, step.commands, goes_on=step.on_timeout == "fargate")
+        return outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -137,7 +137,7 @@ class Attempt:
             timeout = asked.config.health_check_timeout_seconds
             supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS)
             self._report = supervisor.run(spec)
-        return outcome.classify_probe(self._report)
+        return outcome.classify_probe(self._report, asked.config.warehouse.type)
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:

@@ -6,7 +6,7 @@ The messages are about nodes and commands, not about dbt: another engine can sta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,40 @@ DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An exception: its class, the classes that it inherits from, its text, and what can be told of it without reading that.
+
+    Attributes:
+        codes: by their kind, see dbt_runner.evidence.
+        causes: what it was raised from or after, the nearest first; these have no causes of their own.
+    """
+
+    type: str
+    bases: tuple[str, ...]
+    message: str
+    codes: Mapping[str, str] = field(default_factory=dict)
+    causes: tuple[Failure, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class and those that it inherits from, the nearest first."""
+        return self.bases if self.type in self.bases else (self.type, *self.bases)
+
+    @property
+    def chain(self) -> tuple[Failure, ...]:
+        """The exception itself and its causes."""
+        return (self, *self.causes)
+
+    @staticmethod
+    def from_fields(fields: Mapping[str, Any] | None) -> Failure | None:
+        """What asdict made of a failure, or of None."""
+        if fields is None:
+            return None
+        causes = tuple(cause for raw in fields["causes"] if (cause := Failure.from_fields(raw)) is not None)
+        return Failure(**{**fields, "bases": tuple(fields["bases"]), "causes": causes})
+
+
+@dataclass(frozen=True)
 class NodeResult:
     """What became of one node. Times are ISO 8601 in UTC, `seconds` is dbt's own execution time.
 
@@ -26,6 +60,7 @@ class NodeResult:
         command: the command's place in its step, from 0.
         rows: rows affected, where the adapter says so.
         failures: failing rows of a test.
+        failure: the exception that ended a node with an error, where dbt showed one.
     """
 
     command: int
@@ -41,15 +76,7 @@ class NodeResult:
     relation: str = ""
     rows: int | None = None
     failures: int | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An exception that ended a command: its class, the classes that it inherits from, and its text."""
-
-    type: str
-    bases: tuple[str, ...]
-    message: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -161,9 +188,9 @@ def decode(line: str | bytes) -> Message:
     try:
         fields = json.loads(line)
         cls = _TYPES[fields.pop("type")]
-        if cls is CommandResult and fields["exception"] is not None:
-            raw = fields["exception"]
-            fields["exception"] = Failure(raw["type"], tuple(raw["bases"]), raw["message"])
+        for name in ("exception", "failure"):
+            if name in fields:
+                fields[name] = Failure.from_fields(fields[name])
         message: Message = cls(**fields)
         return message
     except (KeyError, TypeError, AttributeError) as exc:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dbt_runner.errors import (
+    ACCESS_DENIED,
     COMPILATION_ERROR,
     INTERRUPTED,
     INVALID_REQUEST,
@@ -24,6 +25,7 @@ from dbt_runner.errors import (
 )
 from dbt_runner.events import BAD_STATUSES, ERROR_STATUSES, FAIL_STATUSES, CommandResult, Failure, NodeResult, StepReport
 from dbt_runner.request import Command
+from dbt_runner.warehouses import ADAPTERS, Verdict
 
 MAX_FAILURES = 10
 _EXPIRED = "the supervisor stopped it in time to say so before Lambda ends the function"
@@ -36,9 +38,8 @@ _EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
     ("MemoryError", OUT_OF_MEMORY),
     ("DbtUsageException", INVALID_REQUEST),
     ("InvalidSelectorError", INVALID_REQUEST),
-    ("FailedToConnectError", WAREHOUSE_UNAVAILABLE),
-    # A driver's own, where an adapter lets it through: PEP 249's word for what is not the programmer's doing.
-    ("OperationalError", WAREHOUSE_UNAVAILABLE),
+    # What the adapter's table does not know: nothing says that it would pass, so somebody has to look at the connection.
+    ("FailedToConnectError", ACCESS_DENIED),
     ("CompilationError", COMPILATION_ERROR),
     ("ParsingError", COMPILATION_ERROR),
     ("DependencyError", COMPILATION_ERROR),
@@ -52,6 +53,8 @@ _EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
     # Whatever else dbt refuses: a selector that selectors.yml does not have, a broken contract, ...
     ("DbtRuntimeError", COMPILATION_ERROR),
 )
+# What adapters make of their drivers' exceptions, or let through as it is.
+_FROM_WAREHOUSE = ("FailedToConnectError", "DbtDatabaseError", "DbtRuntimeError", "")
 
 
 @dataclass(frozen=True)
@@ -83,21 +86,27 @@ def from_error(exc: TypedError, report: StepReport | None = None) -> Outcome:
     return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes))
 
 
-def classify(report: StepReport, commands: Sequence[Command], *, goes_on: bool = False) -> Outcome:
+def classify(report: StepReport, commands: Sequence[Command], warehouse: str, *, goes_on: bool = False) -> Outcome:
     """Says what became of a step, from what its worker reported and how it ended.
 
     Args:
         report: what the supervisor saw.
         commands: the step's commands, for the messages and for what may select nothing.
+        warehouse: the adapter's type, which knows the warehouse's own errors.
         goes_on: whether a step that outgrows its compute goes on elsewhere.
     """
     nodes = list(report.nodes.values())
-    error, message, why = _error(report, commands, nodes, goes_on)
+    error, message, why = _error(report, commands, nodes, warehouse, goes_on)
     return Outcome(error, message, why, _counts(nodes), _failures(nodes))
 
 
-def classify_probe(report: StepReport) -> Outcome:
-    """Says what a health check found: the connection is all that can have failed."""
+def classify_probe(report: StepReport, warehouse: str) -> Outcome:
+    """Says what a health check found: the connection is all that can have failed.
+
+    Args:
+        report: what the supervisor saw.
+        warehouse: the adapter's type.
+    """
     result = report.commands[-1] if report.commands else None
     if result is not None and result.success:
         return Outcome(None)
@@ -109,16 +118,17 @@ def classify_probe(report: StepReport) -> Outcome:
         )
     if result is not None and result.exception is not None:
         failure = result.exception
-        kind = _kind_of(failure)
-        if kind in (None, MODEL_ERROR) or failure.type == "DbtRuntimeError":
-            # Whatever else the driver raised, or the adapter made of it: no connection, no run.
-            kind = WAREHOUSE_UNAVAILABLE
-        return Outcome(kind, f"the warehouse did not answer: {_first_line(failure.message)}", _evidence(failure))
-    return classify(report, ())
+        verdict = _meaning(failure, warehouse)
+        if verdict.kind in (MODEL_ERROR, RUNNER_ERROR) or (failure.type == "DbtRuntimeError" and verdict.kind is COMPILATION_ERROR):
+            # Whatever else the driver raised, or the adapter made of it: no connection, no run, and nothing says that it will pass.
+            verdict = Verdict(ACCESS_DENIED, verdict.why)
+        what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection"
+        return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failure.message)}", verdict.why)
+    return classify(report, (), warehouse)
 
 
 def _error(
-    report: StepReport, commands: Sequence[Command], nodes: Sequence[NodeResult], goes_on: bool
+    report: StepReport, commands: Sequence[Command], nodes: Sequence[NodeResult], warehouse: str, goes_on: bool
 ) -> tuple[ErrorKind | None, str, str]:
     succeeded = report.finished and len(report.commands) == len(commands) and all(c.success for c in report.commands)
     if not succeeded:
@@ -136,7 +146,7 @@ def _error(
             return _died(report, nodes)
     failed = next((c for c in report.commands if not c.success), None)
     if failed is not None:
-        return _failed_command(failed, _text(commands, failed.index), [n for n in nodes if n.command == failed.index])
+        return _failed_command(failed, _text(commands, failed.index), [n for n in nodes if n.command == failed.index], warehouse)
     empty = next((c for c in report.commands if c.selected == 0), None)
     if empty is not None:
         return (
@@ -159,12 +169,13 @@ def _died(report: StepReport, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, s
     return RUNNER_ERROR, f"dbt ended without a word; {_progress(nodes)}; the log has its last lines", seen
 
 
-def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str]:
+def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str]:
     if failed.exception is not None:
-        kind = _kind_of(failed.exception)
-        if kind is None:
-            kind = RUNNER_ERROR
-        return kind, f"{text!r}: {_shortened(failed.exception.message)}", _evidence(failed.exception)
+        verdict = _meaning(failed.exception, warehouse)
+        return verdict.kind, f"{text!r}: {_shortened(failed.exception.message)}", verdict.why
+    of_the_warehouse = _warehouse_error(nodes, warehouse)
+    if of_the_warehouse is not None:
+        return of_the_warehouse
     for kind, statuses, sources in (
         (MODEL_ERROR, ERROR_STATUSES, False),
         (TEST_FAILURE, FAIL_STATUSES, False),
@@ -177,9 +188,32 @@ def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult
     return RUNNER_ERROR, f"{text!r} failed, but no node did; the log has its last lines", "no bad result, no exception"
 
 
-def _kind_of(failure: Failure) -> ErrorKind | None:
-    names = (failure.type, *failure.bases)
-    return next((kind for name, kind in _EXCEPTIONS if name in names), None)
+def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str] | None:
+    """What the nodes' own exceptions say: a refusal wherever there is one, an outage where nothing else is wrong.
+
+    Another attempt runs all nodes that have not succeeded, so it is worth it only where it can help each of them.
+    """
+    bad = [node for node in nodes if node.status in BAD_STATUSES]
+    verdicts = [_verdict(node.failure, warehouse) if node.failure else None for node in bad]
+    for kind, found in (
+        (ACCESS_DENIED, [(n, v) for n, v in zip(bad, verdicts, strict=True) if v is not None and v.kind is ACCESS_DENIED]),
+        (WAREHOUSE_UNAVAILABLE, [(n, v) for n, v in zip(bad, verdicts, strict=True) if v is not None and v.kind is WAREHOUSE_UNAVAILABLE]),
+    ):
+        if found and (kind is ACCESS_DENIED or len(found) == len(bad)):
+            node, verdict = found[0]
+            return kind, _summary([n for n, _ in found], nodes), f"{verdict.why}, of {node.unique_id}"
+    return None
+
+
+def _verdict(failure: Failure, warehouse: str) -> Verdict | None:
+    return ADAPTERS[warehouse].faults.verdict(failure) if warehouse in ADAPTERS else None
+
+
+def _meaning(failure: Failure, warehouse: str) -> Verdict:
+    """What an exception that ended a command says: by the adapter's table if it may have come from the warehouse, else by its class."""
+    name, kind = next(((name, kind) for name, kind in _EXCEPTIONS if name in failure.names), ("", RUNNER_ERROR))
+    known = _verdict(failure, warehouse) if name in _FROM_WAREHOUSE else None
+    return known or Verdict(kind, _evidence(failure))
 
 
 def _evidence(failure: Failure) -> str:

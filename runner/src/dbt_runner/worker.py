@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dbt_runner.events import (
     BAD_STATUSES,
+    ERROR_STATUSES,
     CommandResult,
     CommandStarted,
     EarlierCommand,
@@ -28,12 +30,17 @@ from dbt_runner.events import (
     WorkerSpec,
     encode,
 )
+from dbt_runner.evidence import describe
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
 
 # dbt's levels that are passed on, as the container's log calls them.
 _LOGGED_LEVELS = {"info": "info", "warn": "warning", "error": "error"}
+# Events that dbt fires while it handles a node's exception, which is lost afterwards: the result has its text only.
+_WITH_EXCEPTION = frozenset({"CatchableExceptionOnRun", "GenericExceptionOnRun", "InternalErrorOnRun"})
+_OPERATION = "operation"
+_OPERATION_FAILED = frozenset({"RunningOperationCaughtError", "RunningOperationUncaughtError"})
 # dbt's own logging costs a third of a warm run and says nothing that the events do not say.
 _QUIET = (
     "--log-level",
@@ -67,6 +74,7 @@ class Worker:
         self._reported: set[str] = set()
         self._batches: set[tuple[int, str]] = set()
         self._operation_error = ""
+        self._failures: dict[str, Failure] = {}
 
     def run(self) -> bool:
         """Runs the commands that no earlier attempt finished until one fails; True when all succeeded."""
@@ -83,6 +91,7 @@ class Worker:
             self._left_out = set()
             self._reported = set()
             self._operation_error = ""
+            self._failures = {}
             self._send(CommandStarted(index))
             result = self._invoke(index, [*words, *self._spec.arguments, *_QUIET])
             self._send(result)
@@ -99,7 +108,7 @@ class Worker:
         try:
             probe(self._spec)
         except Exception as exc:
-            exception = _failure(exc)
+            exception = describe(exc)
         self._send(CommandResult(0, exception is None, time.monotonic() - started, exception=exception))
         return exception is None
 
@@ -108,10 +117,10 @@ class Worker:
         try:
             answer = self._run_dbt(arguments)
         except KeyboardInterrupt as exc:
-            result = CommandResult(index, False, time.monotonic() - started, exception=_failure(exc))
+            result = CommandResult(index, False, time.monotonic() - started, exception=describe(exc))
         else:
             selected = self._report_results(answer)
-            exception = _failure(answer.exception) if answer.exception is not None else None
+            exception = describe(answer.exception) if answer.exception is not None else None
             result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
         self._complete_run_results()
         return result
@@ -140,19 +149,31 @@ class Worker:
                 self._batches.remove(batch)
             else:
                 self._report(_from_event(event.data, self._command))
+        elif info.name in _WITH_EXCEPTION:
+            self._keep_exception(event.data.node_info.unique_id)
         elif info.level in _LOGGED_LEVELS:
             if info.name == "LogBatchResult":
                 self._batches.add((threading.get_ident(), event.data.node_info.unique_id))
-            if info.name in ("RunningOperationCaughtError", "RunningOperationUncaughtError"):
+            if info.name in _OPERATION_FAILED:
                 self._operation_error = event.data.exc
+                self._keep_exception(_OPERATION)
             node = event.data.node_info.unique_id if "node_info" in event.data.DESCRIPTOR.fields_by_name else ""
             # One write for the whole line: several threads come here at once.
             self._log.write(f"{info.ts.ToJsonString()} {info.level:<5} {info.msg}\n")
             if info.msg.strip():
                 self._send(LogLine(_LOGGED_LEVELS[info.level], info.msg, node))
 
+    def _keep_exception(self, unique_id: str) -> None:
+        """Keeps the exception that this thread is handling: dbt calls back from inside of its except clause."""
+        exc = sys.exception()
+        if exc is not None:
+            self._failures[unique_id] = describe(exc)
+
     def _report(self, result: NodeResult) -> None:
         self._reported.add(result.unique_id)
+        if result.status in ERROR_STATUSES:
+            key = _OPERATION if result.unique_id not in self._failures and result.resource_type == "operation" else result.unique_id
+            result = replace(result, failure=self._failures.get(key))
         if result.unique_id in self._done and result.status not in BAD_STATUSES:
             # Its result stands: it was compiled only, or skipped together with all that was selected.
             return
@@ -274,11 +295,6 @@ def _utc(moment: str) -> str:
 
     parsed = datetime.fromisoformat(moment)
     return timestamp(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
-
-
-def _failure(exc: BaseException) -> Failure:
-    bases = tuple(cls.__name__ for cls in type(exc).__mro__ if cls not in (object, BaseException, Exception))
-    return Failure(type(exc).__name__, bases, str(exc)[:4000])
 
 
 def main() -> None:

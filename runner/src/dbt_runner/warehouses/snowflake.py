@@ -1,0 +1,119 @@
+"""Snowflake by workload identity federation. https://docs.snowflake.com/en/user-guide/workload-identity-federation
+
+The warehouse role is the identity. `aws_attestation` sends Snowflake a signed GetCallerIdentity, `aws_token` a token of AWS's own
+OIDC issuer (sts:GetWebIdentityToken); the connector makes either at every login, from the credentials that the supervisor serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dbt_runner.config import Warehouse
+from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
+from dbt_runner.warehouses import aws
+from dbt_runner.warehouses.adapter import Adapter, Credential, require_method
+from dbt_runner.warehouses.faults import Faults
+
+# The connector's own are in snowflake/connector/errorcode.py, the server's in snowflake/connector/network.py and on
+# https://docs.snowflake.com/en/user-guide/troubleshooting-login. All failed logins have SQLSTATE 08001: it says nothing.
+_ERRNOS: Mapping[str, ErrorKind | None] = {
+    **dict.fromkeys(
+        (
+            "250001",  # failed to connect
+            "250002",  # connection is closed
+            "250003",  # failed to request
+            "250005",  # failed to reach the server
+            "251011",  # connection timeout
+            "251012",  # an answer that the connector itself would try again
+            "252010",  # a part of the result could not be fetched
+            "252013",
+            "290429",  # 290000 and the status of HTTP
+            "2905*",
+            "390110",  # a session or its token ended; a new login is all it takes
+            "390111",
+            "390112",
+            "390113",
+            "390114",
+            "390115",
+        ),
+        WAREHOUSE_UNAVAILABLE,
+    ),
+    **dict.fromkeys(
+        (
+            "000606",  # no active warehouse: it does not exist, or the role may not use it
+            "003001",  # insufficient privileges
+            "250011",  # invalid certificate
+            "251017",  # workload identity: wrong settings,
+            "251018",  # no credentials of AWS,
+            "251021",  # or a host that is not Snowflake's
+            "290401",
+            "290403",
+            "290404",  # no such account
+            "390*",  # the login: identity, role, database, network policy
+            "394*",
+            "395*",
+        ),
+        ACCESS_DENIED,
+    ),
+}
+
+
+def _by_token(warehouse: Warehouse) -> bool:
+    return warehouse.identity.get("method") == "aws_token"
+
+
+ADAPTER = Adapter(
+    type="snowflake",
+    settings={
+        "account": str,
+        "user": str,
+        "role": str,
+        "warehouse": str,
+        "database": str,
+        "schema": str,
+        "threads": int,
+        "query_tag": str,
+        "host": str,
+        "port": int,
+        "protocol": str,
+        "connect_retries": int,
+        "connect_timeout": int,
+        "client_session_keep_alive": bool,
+        "reuse_connections": bool,
+        "retry_on_database_errors": bool,
+        "s3_stage_vpce_dns_name": str,
+    },
+    required=("account", "role", "warehouse", "database", "schema"),
+    identity=frozenset({"method"}),
+    check=lambda warehouse: require_method(warehouse, "aws_attestation", "aws_token"),
+    derived=lambda _: {
+        "authenticator": "workload_identity",
+        "workload_identity_provider": "AWS",
+        # It would ask the metadata services of three clouds at every login.
+        "platform_detection_timeout_seconds": 0.0,
+    },
+    # snowflake/connector/connection.py: the one way to ask for AWS's token instead of the signed request.
+    environment=lambda warehouse: {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"} if _by_token(warehouse) else {},
+    credential=lambda _: Credential.AWS,
+    faults=Faults(
+        codes={"errno": _ERRNOS, "sqlstate": {"42501": ACCESS_DENIED}, **aws.CODES},
+        types={
+            **aws.TYPES,
+            # snowflake/connector/errors.py, by status of HTTP.
+            **dict.fromkeys(
+                (
+                    "BadGatewayError",
+                    "GatewayTimeoutError",
+                    "InternalServerError",
+                    "OtherHTTPRetryableError",
+                    "RequestExceedMaxRetryError",
+                    "RequestTimeoutError",
+                    "ServiceUnavailableError",
+                    "TooManyRequests",
+                ),
+                WAREHOUSE_UNAVAILABLE,
+            ),
+            "ForbiddenError": ACCESS_DENIED,
+        },
+    ),
+)
