@@ -19,7 +19,9 @@ from moto import mock_aws
 from asl.endings import event
 from asl.fakes import OTHER_EXECUTION, Cloud, config, fails, make_cloud
 from dbt_runner.cli import cli
+from dbt_runner.costs import transitions_of
 from dbt_runner.errors import ERRORS, ErrorKind
+from runner.report_runs import run_of, step_of
 from terraform.tool import ROOT, Terraform, environment
 
 # What tools write into a checkout, and what is none of ours.
@@ -425,6 +427,22 @@ def test_a_run_makes_the_transitions_that_the_cost_page_says(kind: str, number: 
     )
     with mock_aws():
         assert TRANSITIONS[kind](make_cloud(), number) == (run, finalize)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_cost_command_counts_the_transitions_of_a_run_as_the_page_does(number: int) -> None:
+    checked = step_of("health_check")
+    ended = [step_of(f"step-{place}") for place in range(number)]
+    with mock_aws():
+        assert transitions_of(run_of(steps=(checked, *ended))) == sum(_succeeds(make_cloud(), number))
+    with mock_aws():
+        assert transitions_of(run_of("FAILED", steps=(checked, *ended))) == sum(_fails(make_cloud(), number))
+    with mock_aws():
+        assert transitions_of(run_of("FAILED", steps=(checked,))) == sum(_fails_at_once(make_cloud(), number))
+    with mock_aws():
+        assert transitions_of(run_of("FAILED", release=None)) == sum(_refused(make_cloud(), number))
+    with mock_aws():
+        assert transitions_of(run_of("SKIPPED")) == sum(_skipped(make_cloud(), number))
 
 
 def test_a_run_without_the_health_check_saves_what_the_cost_page_says() -> None:

@@ -364,6 +364,7 @@ def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
         timeout_seconds=60,
         health_check_timeout_seconds=60,
         log_group="/analytics/prod/runner",
+        retry_max_attempts=3,
     )
     return AttemptRequest(
         key=AttemptKey(TARGET, run_id, 1, "build", 1),

@@ -39,6 +39,7 @@ class EnvironmentConfig:
     timeout_seconds: int
     health_check_timeout_seconds: int
     log_group: str
+    retry_max_attempts: int
 
 
 def parse(text: str) -> EnvironmentConfig:
@@ -69,6 +70,7 @@ def parse(text: str) -> EnvironmentConfig:
             timeout_seconds=raw["timeout_seconds"],
             health_check_timeout_seconds=raw["health_check"]["timeout_seconds"],
             log_group=raw["ecs"]["log_group"],
+            retry_max_attempts=raw["retry"]["max_attempts"],
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

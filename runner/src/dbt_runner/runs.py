@@ -73,6 +73,7 @@ __all__ = [
     "lock_of",
     "nodes_of",
     "outcomes_of",
+    "refreshed",
     "start_run",
 ]
 
@@ -193,9 +194,12 @@ def list_runs(
     status: str | None = None,
     job: str | None = None,
     since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Iterator[Run]:
     """An environment's recorded runs, newest first; take as many as you need, they are read page by page."""
-    between = (f"{RUN_PREFIX}{timestamp(since)}", f"{RUN_PREFIX}~") if since else None
+    between = None
+    if since or until:
+        between = (f"{RUN_PREFIX}{timestamp(since) if since else ''}", f"{RUN_PREFIX}{timestamp(until) if until else ''}~")
     for item in store.query(environment_pk(config.environment), RUN_PREFIX, newest_first=True, between=between):
         if status in (None, item["status"]) and job in (None, item.get("job")):
             yield run_from(config, item)
@@ -294,7 +298,7 @@ def follow(
     for poll in itertools.count():
         if poll % _POLLS_BETWEEN_DESCRIPTIONS == 0:
             execution = _describe(stepfunctions, run.execution)
-        run = _refreshed(store, config, run)
+        run = refreshed(store, config, run)
         abandoned = execution is not None and execution.has_ended and not run.closed
         if execution is not None and abandoned and grace <= 0:
             run = _ended_by(config, run, execution)
@@ -413,7 +417,7 @@ def _recorded(store: Store, config: EnvironmentConfig, execution: _Execution) ->
     return _near(store, config, execution.name, execution.started_at)
 
 
-def _refreshed(store: Store, config: EnvironmentConfig, run: Run) -> Run:
+def refreshed(store: Store, config: EnvironmentConfig, run: Run) -> Run:
     """The run as its record is now; itself while there is none."""
     if not run.recorded:
         return _near(store, config, run.run_id, datetime.fromisoformat(run.started_at)) or run

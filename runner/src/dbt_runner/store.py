@@ -123,6 +123,25 @@ class Store:
         answer = self._dynamodb.get_item(TableName=self.table, Key=_marshal({"pk": pk, "sk": sk}), ConsistentRead=True)
         return _unmarshal(answer["Item"]) if "Item" in answer else None
 
+    def get_many(self, keys: Iterable[tuple[str, str]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Item]:
+        """Those items of these keys (pk, sk) that there are, in any order, in batches of 100.
+
+        Raises:
+            TimeoutError: when DynamoDB leaves keys of a batch unread for eight rounds (about a minute of throttling).
+        """
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), 100):
+            left: Any = {"Keys": [_marshal({"pk": pk, "sk": sk}) for pk, sk in wanted[start : start + 100]], "ConsistentRead": True}
+            for round_ in range(9):
+                answer = self._dynamodb.batch_get_item(RequestItems={self.table: left})
+                yield from (_unmarshal(item) for item in answer["Responses"].get(self.table, []))
+                left = answer.get("UnprocessedKeys", {}).get(self.table)
+                if not left:
+                    break
+                if round_ == 8:
+                    raise TimeoutError(f"DynamoDB did not read {len(left['Keys'])} items of table {self.table} within its retries")
+                sleep(min(0.1 * 2**round_, 15.0))
+
     def query(
         self,
         pk: str,
