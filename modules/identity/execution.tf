@@ -92,9 +92,9 @@ data "aws_iam_policy_document" "execution" {
     }
   }
 
-  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html#task-execution-secrets
+  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html#security-encryption-encryption-context
   dynamic "statement" {
-    for_each = length(var.secrets) > 0 ? local.kms_keys : []
+    for_each = length(local.secret_arns) > 0 ? local.kms_keys : []
 
     content {
       sid       = "DecryptSecrets"
@@ -104,7 +104,36 @@ data "aws_iam_policy_document" "execution" {
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
-        values   = [local.via.secretsmanager, local.via.ssm]
+        values   = [local.via.secretsmanager]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:SecretARN"
+        values   = local.secret_arns
+      }
+    }
+  }
+
+  # https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
+  dynamic "statement" {
+    for_each = length(local.parameter_arns) > 0 ? local.kms_keys : []
+
+    content {
+      sid       = "DecryptParameters"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.ssm]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:PARAMETER_ARN"
+        values   = local.parameter_arns
       }
     }
   }

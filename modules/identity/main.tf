@@ -15,8 +15,7 @@ locals {
     role => "arn:${var.location.partition}:iam::${var.location.account}:role${var.iam.path}${name}"
   }
 
-  # What a principal needs of a customer managed key that a service uses for data at rest.
-  kms_actions = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
-  kms_keys    = var.kms_key_arn == null ? [] : [var.kms_key_arn]
-  via         = { for service in ["dynamodb", "s3", "secretsmanager", "sns", "ssm"] : service => "${service}.${var.location.region}.${var.location.dns_suffix}" }
+  # A customer managed key is used through a service only, and only for what the service says that it encrypts.
+  kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]
+  via      = { for service in ["dynamodb", "s3", "secretsmanager", "sns", "ssm"] : service => "${service}.${var.location.region}.${var.location.dns_suffix}" }
 }

@@ -31,6 +31,12 @@ data "aws_iam_policy_document" "scheduler" {
     sid       = "StartRuns"
     actions   = ["states:StartExecution"]
     resources = [var.arns.state_machine, "${var.arns.state_machine}:live"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "states:StateMachineQualifier"
+      values   = ["live"]
+    }
   }
 }
 

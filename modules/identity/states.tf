@@ -164,13 +164,59 @@ data "aws_iam_policy_document" "states" {
   }
 
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
-  # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
   dynamic "statement" {
     for_each = local.kms_keys
 
     content {
-      sid       = "DataKey"
-      actions   = local.kms_actions
+      sid       = "TableKey"
+      actions   = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:aws:dynamodb:tableName"
+        values   = [split("/", var.arns.table)[1]]
+      }
+    }
+  }
+
+  # https://docs.aws.amazon.com/sns/latest/dg/sns-server-side-encryption.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "TopicKey"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.sns]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:aws:sns:topicArn"
+        values   = [var.arns.topic]
+      }
+    }
+  }
+
+  # Knows no encryption context.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "DescribeKey"
+      actions   = ["kms:DescribeKey"]
       resources = [statement.value]
 
       condition {

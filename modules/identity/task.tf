@@ -105,13 +105,60 @@ data "aws_iam_policy_document" "task" {
   }
 
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
-  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
   dynamic "statement" {
     for_each = local.kms_keys
 
     content {
-      sid       = "DataKey"
-      actions   = local.kms_actions
+      sid       = "TableKey"
+      actions   = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.dynamodb]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:aws:dynamodb:tableName"
+        values   = [split("/", var.arns.table)[1]]
+      }
+    }
+  }
+
+  # With a bucket key the context is the bucket, without it is the object.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html#encryption-context
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "BucketKey"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.s3]
+      }
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:EncryptionContext:aws:s3:arn"
+        values   = [var.arns.bucket, "${var.arns.bucket}/releases/*", "${var.arns.bucket}/runs/${var.environment}/*"]
+      }
+    }
+  }
+
+  # Knows no encryption context.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "DescribeKey"
+      actions   = ["kms:DescribeKey"]
       resources = [statement.value]
 
       condition {
