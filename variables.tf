@@ -584,6 +584,7 @@ variable "audit" {
     deletion_protection        of the table; force_destroy deletes the bucket with what is in it.
     runs_retention_days        artifacts of runs (runs/) expire after this; releases never do.
     noncurrent_retention_days  overwritten and expired objects stay recoverable for this long.
+    cache_retention_days       dbt's parse caches (cache/) expire after this; the next run makes them again.
     incomplete_upload_days     uploads that broke off are removed after this.
     log_retention_days         of the log groups.
   EOT
@@ -592,6 +593,7 @@ variable "audit" {
     deletion_protection       = optional(bool, true)
     runs_retention_days       = optional(number, 0)
     noncurrent_retention_days = optional(number, 0)
+    cache_retention_days      = optional(number, 30)
     incomplete_upload_days    = optional(number, 7)
     log_retention_days        = optional(number, 90)
   })
@@ -600,9 +602,10 @@ variable "audit" {
 
   validation {
     condition = alltrue([
-      for days in [var.audit.runs_retention_days, var.audit.noncurrent_retention_days, var.audit.incomplete_upload_days] : days >= 0 && floor(days) == days
+      for days in [var.audit.runs_retention_days, var.audit.noncurrent_retention_days, var.audit.cache_retention_days, var.audit.incomplete_upload_days] :
+      days >= 0 && floor(days) == days
     ])
-    error_message = "audit.runs_retention_days, noncurrent_retention_days and incomplete_upload_days must be whole numbers of days; 0 keeps for ever."
+    error_message = "audit.runs_retention_days, noncurrent_retention_days, cache_retention_days and incomplete_upload_days must be whole numbers of days; 0 keeps for ever."
   }
 
   validation {

@@ -43,7 +43,7 @@ resource "aws_s3_bucket_versioning" "this" {
 
 # S3 takes a minute to confirm a lifecycle: nothing waits for it.
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
-  count = anytrue([for days in [local.runs_days, local.noncurrent_days, local.upload_days] : days > 0]) ? 1 : 0
+  count = anytrue([for days in [local.runs_days, local.noncurrent_days, local.cache_days, local.upload_days] : days > 0]) ? 1 : 0
 
   bucket     = aws_s3_bucket.this.id
   depends_on = [aws_s3_bucket_versioning.this]
@@ -57,6 +57,23 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
       filter {
         prefix = "runs/"
+      }
+
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = local.cache_days > 0 ? [local.cache_days] : []
+
+    content {
+      id     = "expire-cache"
+      status = "Enabled"
+
+      filter {
+        prefix = "cache/"
       }
 
       expiration {
@@ -103,6 +120,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 locals {
   runs_days       = var.audit.runs_retention_days
   noncurrent_days = var.audit.noncurrent_retention_days
+  cache_days      = var.audit.cache_retention_days
   upload_days     = var.audit.incomplete_upload_days
 }
 

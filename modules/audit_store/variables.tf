@@ -20,6 +20,7 @@ variable "audit" {
     deletion_protection       = bool
     runs_retention_days       = number
     noncurrent_retention_days = number
+    cache_retention_days      = number
     incomplete_upload_days    = number
   })
 }

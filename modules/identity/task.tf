@@ -75,6 +75,14 @@ data "aws_iam_policy_document" "task" {
     resources = ["${var.arns.bucket}/releases/*"]
   }
 
+  # What dbt made of a release in this environment, for the next run of it. It can be made again at any time.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ParseCache"
+    actions   = ["s3:GetObject", "s3:PutObject"]
+    resources = ["${var.arns.bucket}/cache/${var.environment}/*"]
+  }
+
   # Without it S3 answers 403 for an object that is missing, and a missing release could not be told from a missing right.
   # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
   statement {
@@ -85,7 +93,7 @@ data "aws_iam_policy_document" "task" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["releases/*"]
+      values   = ["releases/*", "cache/${var.environment}/*"]
     }
   }
 

@@ -7,6 +7,7 @@ locals {
     DBT_RUNNER_TABLE       = var.table
     DBT_RUNNER_BUCKET      = var.bucket
     DBT_RUNNER_ENVIRONMENT = var.environment
+    DBT_RUNNER_IMAGE       = var.image
   })
 }
 

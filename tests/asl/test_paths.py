@@ -20,6 +20,7 @@ from asl.fakes import (
     OTHER_EXECUTION,
     OTHER_RUN,
     RUN_ID,
+    SUCCEEDS,
     Attempt,
     Cloud,
     Fault,
@@ -67,6 +68,18 @@ def test_record_tells_what_the_outcome_says(cloud: Cloud) -> None:
         "counts": {"success": 3, "skipped": 1},
         "seconds": 1.5,
     }
+
+
+def test_record_names_what_ran_as_the_runner_found_it(cloud: Cloud) -> None:
+    release = {"version": {"S": "1.4.2"}, "digest": {"S": "abc"}, "git_commit": {"S": "def"}}
+    versions = {"M": {"dbt-core": {"S": "1.11.16"}, "dbt-postgres": {"S": "1.10.0"}}}
+    found = {**(SUCCEEDS.outcome or {}), "release": {"M": release}, "image": {"S": "sha256:012"}, "versions": versions}
+    cloud.attempts["0"] = Attempt(found)
+    # The last attempt leaves no outcome: what was known stays.
+    cloud.attempts["1"] = Attempt(None, "States.TaskFailed", stopped(1))
+    record = assert_failed(cloud, cloud.run({"steps": [STEP]}), "Dbt.RunnerError")
+    assert (record["release_digest"], record["git_commit"], record["image"]) == ({"S": "abc"}, {"S": "def"}, {"S": "sha256:012"})
+    assert record["versions"] == versions
 
 
 def test_record_is_open_with_the_whole_request_while_containers_run(cloud: Cloud) -> None:

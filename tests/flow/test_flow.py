@@ -50,6 +50,11 @@ def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack) -> 
     ]
     assert outcomes[3]["commands"][0]["command"] == "build --exclude resource_type:seed"
     assert outcomes[3]["versions"]["dbt-core"].startswith("1.")
+    assert record["versions"] == outcomes[0]["versions"]
+    assert record["release_digest"] == outcomes[3]["release"]["digest"]
+    assert record["image"].startswith("sha256:")
+    # The first step that parsed this release here left its parse to all later ones.
+    assert [o["parse"] for o in outcomes[2:]] == [{"cache": "used"}] * 3
 
     artifacts = {a["key"].removeprefix(record["artifacts"]): a for o in outcomes for a in o["artifacts"]}
     assert {"seed/1/run_results.json", "freshness/1/sources.json", "build/1/manifest.json", "docs/1/catalog.json"} <= set(artifacts)

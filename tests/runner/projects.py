@@ -347,7 +347,13 @@ def scripted(folder: Path, script: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
+def asked(
+    warehouse: Warehouse,
+    *,
+    run_id: str = "r-1",
+    vars: Mapping[str, Any] | None = None,
+    jobs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> AttemptRequest:
     """An attempt of the step `build` in the environment `prod`, with this warehouse."""
     arn = "arn:aws:iam::123456789012:role/analytics-prod"
     config = EnvironmentConfig(
@@ -358,7 +364,7 @@ def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
         state_machine="arn",
         warehouse=warehouse,
         compute={"type": "fargate"},
-        jobs={},
+        jobs=jobs or {},
         roles={"task": f"{arn}-task", "warehouse": f"{arn}-warehouse"},
         overlap="skip",
         timeout_seconds=60,
@@ -374,7 +380,7 @@ def asked(warehouse: Warehouse, *, run_id: str = "r-1") -> AttemptRequest:
         artifacts=f"runs/{TARGET}/2026/11/23/{run_id}/",
         resumes=(),
         step=None,
-        vars={},
+        vars=vars or {},
         full_refresh=False,
     )
 

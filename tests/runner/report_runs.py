@@ -55,6 +55,7 @@ def outcome_of(step: str = "build", position: int = 1, attempt: int = 1, **attri
             position=position, step=step, attempt=attempt, exit_code=0, error=None, message=None, why=None, counts={}, failures=(),
             commands=({"command": "build", "success": True, "selected": 3, "seconds": 30.0},), artifacts=(), started_at=at(5),
             ended_at=at(55), seconds=50.0, peak_memory_mib=512, versions={"dbt-core": "1.11.16"}, compute="fargate",
+            parse={}, release={}, image=None,
         ),
         **attributes,
     )  # fmt: skip

@@ -88,6 +88,13 @@ def test_a_step_that_succeeds_leaves_its_outcome_nodes_and_artifacts(
     assert outcome["seconds"] > 0 and outcome["peak_memory_mib"] > 50
     assert {"dbt-runner", "dbt-core", "dbt-duckdb"} == set(outcome["versions"])
     assert outcome["compute"] == "fargate"
+    meta = release.find(run.store, "1.4.2")
+    assert outcome["release"] == {
+        "version": "1.4.2",
+        "digest": meta.digest,
+        "manifest_digest": meta.manifest_digest,
+        "dbt_version": "1.11.16",
+    }
     assert {(node["name"], node["status"], node["command"]) for node in run.nodes().values()} == {
         ("orders", "success", 0),
         ("not_null_orders_answer", "pass", 0),

@@ -139,6 +139,10 @@ RUN = record(
     full_refresh={"type": "boolean"},
     artifacts={"type": ["string", "null"], "pattern": "^s3://"},
     resumed_from=TEXT_OR_NULL,
+    release_digest=TEXT_OR_NULL,
+    git_commit=TEXT_OR_NULL,
+    image=TEXT_OR_NULL,
+    versions={"type": "object"},
     plan=list_of(record(name=TEXT, commands=list_of(TEXT), on_failure={"enum": ["fail", "continue"]})),
     steps=list_of(STEP),
 )
@@ -150,7 +154,7 @@ DETAIL = record(
             error=TEXT_OR_NULL, message=TEXT_OR_NULL, why=TEXT_OR_NULL, counts=COUNTS, failures=list_of({"type": "object"}),
             commands=list_of({"type": "object"}), artifacts=list_of(record(key=TEXT, sha256=TEXT, bytes={"type": "integer"})),
             started_at=TIME_OR_NULL, ended_at=TIME_OR_NULL, seconds=NUMBER, peak_memory_mib={"type": ["integer", "null"]},
-            versions={"type": "object"}, compute=TEXT_OR_NULL,
+            versions={"type": "object"}, compute=TEXT_OR_NULL, parse={"type": "object"}, release={"type": "object"}, image=TEXT_OR_NULL,
         )
     ),
     nodes=list_of(

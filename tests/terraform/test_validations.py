@@ -224,7 +224,7 @@ CASES = [
     # audit, notifications, iam, kms_key_arn
     *(
         Case(f"audit.{field}", bad, "must be whole numbers of days")
-        for field in ("runs_retention_days", "noncurrent_retention_days", "incomplete_upload_days")
+        for field in ("runs_retention_days", "noncurrent_retention_days", "cache_retention_days", "incomplete_upload_days")
         for bad in (-1, 1.5)
     ),
     Case("audit.log_retention_days", 10, "audit.log_retention_days must be one of"),

@@ -14,13 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbt_runner import __version__, audit, identity, outcome, profile, release, request, resume
+from dbt_runner import __version__, audit, identity, image, outcome, profile, release, request, resume
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
+from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
 from dbt_runner.store import Store, StoredObject, now
 from dbt_runner.supervisor import Supervisor
@@ -49,6 +50,8 @@ class Attempt:
         self._compute = compute
         self._report = StepReport()
         self._artifacts: Sequence[StoredObject] = ()
+        self._parse: Mapping[str, str] = {}
+        self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._interrupts = Interrupts(compute.seconds)
 
@@ -105,10 +108,13 @@ class Attempt:
             # Should this attempt come no further, its outcome still speaks for the whole step.
             self._report = resume.merge(self._report, earlier)
             log.info("fetching release", release=asked.release)
-            project = self._compute.fetch(self._store, asked.release, work / "project").project
-        target = work / "target"
-        target.mkdir()
-        spec = _spec(asked, work, project, target)
+            self._release = release.find(self._store, asked.release)
+            fetched = self._compute.fetch(self._store, asked.release, work / "project")
+            target = work / "target"
+            target.mkdir()
+            cache = ParseCache(self._store, asked, fetched, target, log)
+            cache.fetch()
+        spec = _spec(asked, work, fetched.project, target)
         spec = replace(
             spec,
             commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
@@ -123,12 +129,14 @@ class Attempt:
             grace = self._compute.grace_seconds
             supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
             self._report = resume.merge(supervisor.run(spec), earlier)
+        # A worker that was killed may have left half a file.
+        self._parse = cache.keep(self._report.parsed if self._report.finished else None)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
         return outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
-            release.find(self._store, asked.release)
+            self._release = release.find(self._store, asked.release)
         project = work / "project"
         project.mkdir()
         spec = replace(_spec(asked, work, project, work), probe=True)
@@ -162,6 +170,9 @@ class Attempt:
             peak_memory_mib=self._report.peak_memory_mib,
             versions=_versions(asked),
             compute=self._compute.name,
+            parse=self._parse,
+            release=self._release,
+            image=image.digest(self._environment),
         )
         self._store.put(audit.outcome_item(key, result, evidence))
         if result.error:

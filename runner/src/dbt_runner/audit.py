@@ -14,6 +14,7 @@ from typing import Any, Self
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
+from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey, AttemptRequest
 from dbt_runner.store import Store, StoredObject, node_sk
 
@@ -38,6 +39,9 @@ class Evidence:
 
     Attributes:
         commands: the texts of the step's commands; `results` are those of the first ones, as far as the step came.
+        release: None where the attempt did not come as far as finding it.
+        image: digest of the image that ran it; None where nothing knows it.
+        parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
     """
 
     started_at: str
@@ -49,6 +53,9 @@ class Evidence:
     peak_memory_mib: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     compute: str = ""
+    parse: Mapping[str, str] = field(default_factory=dict)
+    release: ReleaseMeta | None = None
+    image: str | None = None
 
 
 class NodeWriter:
@@ -158,4 +165,13 @@ def outcome_item(key: AttemptKey, outcome: Outcome, evidence: Evidence) -> dict[
         "peak_memory_mib": evidence.peak_memory_mib,
         "versions": dict(evidence.versions),
         "compute": evidence.compute,
+        "release": _release(evidence.release),
+        "image": evidence.image,
+        "parse": dict(evidence.parse) or None,
     }
+
+
+def _release(meta: ReleaseMeta | None) -> dict[str, Any] | None:
+    if meta is None:
+        return None
+    return {name: getattr(meta, name) for name in ("version", "digest", "manifest_digest", "git_commit", "dbt_version")}

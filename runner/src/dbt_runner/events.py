@@ -102,6 +102,14 @@ class CommandStarted:
 
 
 @dataclass(frozen=True)
+class Parsed:
+    """How the command read the project: from the parse that an earlier one left, or anew for `reasons` of the engine's own."""
+
+    index: int
+    reasons: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class LogLine:
     """A line for people. Nothing is ever decided by its text."""
 
@@ -170,8 +178,8 @@ class WorkerSpec:
         return WorkerSpec(**fields)
 
 
-Message = NodeResult | CommandResult | CommandStarted | LogLine | Finished
-_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, LogLine, Finished)}
+Message = NodeResult | CommandResult | CommandStarted | Parsed | LogLine | Finished
+_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, Parsed, LogLine, Finished)}
 
 
 def encode(message: Message) -> str:
@@ -209,6 +217,7 @@ class StepReport:
         expired: ... because the compute's time is over, and not the step's.
         timed_out: the attempt ran out of its time.
         killed: the worker did not react and was killed by the supervisor.
+        parsed: how the first command that came that far read the project.
     """
 
     commands: list[CommandResult] = field(default_factory=list)
@@ -219,4 +228,5 @@ class StepReport:
     expired: bool = False
     timed_out: bool = False
     killed: bool = False
+    parsed: Parsed | None = None
     peak_memory_mib: int = 0

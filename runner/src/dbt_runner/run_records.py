@@ -58,6 +58,9 @@ class Run:
         seconds: from start to end; None while it is open.
         artifacts: S3 URI below which its artifacts are; None before there is a record.
         resumed_from: the run of which this one does the rest.
+        release_digest, git_commit: of its release (sha256 of the bundle, in hex); None until its first task has ended.
+        image: digest of the runner's image; None as above, or where nothing knows it.
+        versions: of the runner, dbt and its adapter.
         plan: its steps as they were asked for; empty when the request was not valid.
         steps: those that ended, or, in a RunDetail, all that are known.
     """
@@ -80,6 +83,10 @@ class Run:
     full_refresh: bool = False
     artifacts: str | None = None
     resumed_from: str | None = None
+    release_digest: str | None = None
+    git_commit: str | None = None
+    image: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
     plan: tuple[PlannedStep, ...] = ()
     steps: tuple[StepResult, ...] = ()
 
@@ -117,6 +124,9 @@ class Outcome:
     peak_memory_mib: int | None
     versions: Mapping[str, str]
     compute: str | None
+    parse: Mapping[str, str]
+    release: Mapping[str, Any]
+    image: str | None
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,10 @@ def run_from(config: EnvironmentConfig, item: Item) -> Run:
         reason=item.get("reason"),
         release=item.get("release"),
         resumed_from=item.get("resumed_from"),
+        release_digest=item.get("release_digest"),
+        git_commit=item.get("git_commit"),
+        image=item.get("image"),
+        versions=item.get("versions", {}),
         artifacts=f"s3://{config.bucket}/{item['artifacts']}",
         steps=tuple(_step_result(step) for step in json.loads(item.get("steps", "[]"))),
         **asked(request),
@@ -206,6 +220,9 @@ def outcome_from(item: Item) -> Outcome:
         peak_memory_mib=item.get("peak_memory_mib"),
         versions=item.get("versions", {}),
         compute=item.get("compute"),
+        parse=item.get("parse", {}),
+        release=item.get("release", {}),
+        image=item.get("image"),
     )
 
 

@@ -5,6 +5,7 @@ docs/architecture.md describes what the items hold. This module knows keys and t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -65,6 +66,11 @@ def node_sk(step: str, unique_id: str) -> str:
 def release_key(version: str, name: str) -> str:
     """The S3 key of one of a release's three files: bundle.tar.gz, manifest.json, release.json."""
     return f"{RELEASES}{version}/{name}"
+
+
+def cache_key(environment: str, name: str) -> str:
+    """The S3 key of something that can be made again, for one environment."""
+    return f"cache/{environment}/{name}"
 
 
 def now() -> str:
@@ -235,25 +241,49 @@ class Store:
         Raises:
             AlreadyThere: the key is taken. Nothing was changed.
         """
-        try:
+        with self._conditional(key):
             self._s3.put_object(
                 Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": hashlib.sha256(body).hexdigest()}, IfNoneMatch="*"
             )
+
+    def upload_version(self, path: Path, key: str, *, replaces: str | None) -> None:
+        """Writes a file in the place of one version of an object.
+
+        Args:
+            replaces: the ETag of the version, as `download_version` returned it; None where the object must not exist yet.
+
+        Raises:
+            AlreadyThere: there is another version by now, or none any more. Nothing was changed.
+        """
+        with path.open("rb") as body, self._conditional(key):
+            if replaces is None:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+            else:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfMatch=replaces)
+
+    @contextlib.contextmanager
+    def _conditional(self, key: str) -> Iterator[None]:
+        try:
+            yield
         except self._s3.exceptions.ClientError as exc:
-            if exc.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+            if exc.response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
                 raise AlreadyThere(key) from exc
             raise
 
     def download(self, key: str, path: Path) -> bool:
         """Writes an object to `path`; False when there is no such object."""
+        return self.download_version(key, path) is not None
+
+    def download_version(self, key: str, path: Path) -> str | None:
+        """Writes an object to `path`; returns its ETag, or None when there is no such object."""
         try:
             answer = self._s3.get_object(Bucket=self.bucket, Key=key)
         except self._s3.exceptions.NoSuchKey:
-            return False
+            return None
         with path.open("wb") as file:
             for chunk in answer["Body"].iter_chunks(1 << 20):
                 file.write(chunk)
-        return True
+        return answer["ETag"]
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that stand between `prefix` and the next slash, in the order of the alphabet."""

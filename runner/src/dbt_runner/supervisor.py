@@ -23,6 +23,7 @@ from dbt_runner.events import (
     Finished,
     LogLine,
     NodeResult,
+    Parsed,
     StepReport,
     WorkerSpec,
     decode,
@@ -182,6 +183,8 @@ class Supervisor:
         elif isinstance(message, CommandResult):
             self._report.commands.append(message)
             self._log.info("command ended", command=message.index, success=message.success, seconds=message.seconds)
+        elif isinstance(message, Parsed):
+            self._report.parsed = self._report.parsed or message
         elif isinstance(message, LogLine):
             self._log.write(message.level, message.message, **({"node": message.node} if message.node else {}))
         elif isinstance(message, Finished):

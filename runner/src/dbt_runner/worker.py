@@ -27,6 +27,7 @@ from dbt_runner.events import (
     LogLine,
     Message,
     NodeResult,
+    Parsed,
     WorkerSpec,
     encode,
 )
@@ -41,6 +42,8 @@ _LOGGED_LEVELS = {"info": "info", "warn": "warning", "error": "error"}
 _WITH_EXCEPTION = frozenset({"CatchableExceptionOnRun", "GenericExceptionOnRun", "InternalErrorOnRun"})
 _OPERATION = "operation"
 _OPERATION_FAILED = frozenset({"RunningOperationCaughtError", "RunningOperationUncaughtError"})
+# dbt's events about its parse cache. It may refuse it for several reasons, and after it began to use it.
+_PARSE_EVENTS = frozenset({"PartialParsingEnabled", "UnableToPartialParse", "ParsedFileLoadFailed"})
 # dbt's own logging costs a third of a warm run and says nothing that the events do not say.
 _QUIET = (
     "--log-level",
@@ -75,6 +78,7 @@ class Worker:
         self._batches: set[tuple[int, str]] = set()
         self._operation_error = ""
         self._failures: dict[str, Failure] = {}
+        self._parse_reasons: list[str] | None = None
 
     def run(self) -> bool:
         """Runs the commands that no earlier attempt finished until one fails; True when all succeeded."""
@@ -92,6 +96,7 @@ class Worker:
             self._reported = set()
             self._operation_error = ""
             self._failures = {}
+            self._parse_reasons = None
             self._send(CommandStarted(index))
             result = self._invoke(index, [*words, *self._spec.arguments, *_QUIET])
             self._send(result)
@@ -122,6 +127,8 @@ class Worker:
             selected = self._report_results(answer)
             exception = describe(answer.exception) if answer.exception is not None else None
             result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
+        if self._parse_reasons is not None:
+            self._send(Parsed(index, self._parse_reasons))
         self._complete_run_results()
         return result
 
@@ -140,8 +147,10 @@ class Worker:
             return dbtRunnerResult(success=False, exception=exc)
 
     def _on_event(self, event: Any) -> None:
-        """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost one comparison."""
+        """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost two look-ups."""
         info = event.info
+        if info.name in _PARSE_EVENTS:
+            self._on_parse(info.name, event.data)
         if info.name == "NodeFinished":
             # A batch of a microbatch model ends as its model does, on the same thread and right after its own event.
             batch = (threading.get_ident(), event.data.node_info.unique_id)
@@ -168,6 +177,13 @@ class Worker:
         exc = sys.exception()
         if exc is not None:
             self._failures[unique_id] = describe(exc)
+
+    def _on_parse(self, name: str, data: Any) -> None:
+        reasons = self._parse_reasons = self._parse_reasons or []
+        if name == "UnableToPartialParse":
+            reasons.append(data.reason)
+        elif name == "ParsedFileLoadFailed":
+            reasons.append(f"the saved manifest could not be read: {data.exc}"[:500])
 
     def _report(self, result: NodeResult) -> None:
         self._reported.add(result.unique_id)
