@@ -92,6 +92,16 @@ def test_a_killed_worker_is_taken_for_out_of_memory_and_its_nodes_are_kept(tmp_p
     assert error(ended) is OUT_OF_MEMORY
 
 
+def test_a_worker_does_not_outlive_a_supervisor_that_was_killed(tmp_path: Path, supervise: Supervise) -> None:
+    projects.write(tmp_path / "project", projects.SLOW)
+    supervised = supervise("build")
+    supervised.wait_for_node("model.tiny.quick")
+    worker = supervised.worker_pid
+    assert is_running(worker)
+    supervised.signal(signal.SIGKILL)
+    wait_until(lambda: not is_running(worker) or Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 # --- scripted workers ------------------------------------------------------------------------------------------------
 
 

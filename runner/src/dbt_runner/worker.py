@@ -6,6 +6,7 @@ warehouse's, and writes nowhere but into the attempt's folder and to the pipe.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -36,6 +37,7 @@ from dbt_runner.evidence import describe
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
 
+_PR_SET_PDEATHSIG = 1
 # dbt's levels that are passed on, as the container's log calls them.
 _LOGGED_LEVELS = {"info": "info", "warn": "warning", "error": "error"}
 # Events that dbt fires while it handles a node's exception, which is lost afterwards: the result has its text only.
@@ -313,7 +315,20 @@ def _utc(moment: str) -> str:
     return timestamp(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
 
 
+def _die_with_the_supervisor() -> None:
+    """Has the kernel kill this process when its parent dies, by SIGKILL too: nobody would hear what it runs on with. On Linux only.
+
+    https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
 def main() -> None:
+    _die_with_the_supervisor()
     # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from dbt_runner import dbt_semaphores
