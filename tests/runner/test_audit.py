@@ -20,6 +20,7 @@ from dbt_runner.errors import MODEL_ERROR
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
+from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey
 from dbt_runner.store import Store, StoredObject
 from runner import projects
@@ -182,11 +183,16 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         peak_memory_mib=512,
         versions={"dbt-core": "1.11.16"},
         compute="fargate",
+        parse={"cache": "used"},
+        release=ReleaseMeta("1.0.0", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-23T00:00:00Z", "shop"),
+        image="sha256:0123",
     )
     store.put(outcome_item(KEY, failed, evidence))
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
     assert item is not None
-    nested = {"unique_id", "status", "command", "success", "selected", "key", "sha256", "bytes"}
+    release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
+    assert set(item["release"]) == release
+    nested = {"unique_id", "status", "command", "success", "selected", "key", "sha256", "bytes", "cache", "reason"} | release
     assert set(item) - {"pk", "sk"} == documented("Outcome:") - nested
     assert (item["exit_code"], item["error"], item["seconds"], item["peak_memory_mib"]) == (10, "Dbt.ModelError", 9, 512)
     assert len(item["message"]) == 4000
