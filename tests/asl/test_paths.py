@@ -336,6 +336,8 @@ REFUSED = {
     "timeout of zero": Refused(with_step(timeout_seconds=0), "timeout_seconds must be ", "steps: "),
     "timeout with a fraction": Refused(with_step(timeout_seconds=1.5), "timeout_seconds must be ", "steps: "),
     "timeout above the run's": Refused(with_step(timeout_seconds=14401), "timeout_seconds must be ", "steps: ", by_schema=False),
+    "Lambda where there is none": Refused(with_step(compute="lambda"), "Lambda", "steps: ", by_schema=False),
+    "Lambda with a way out of it": Refused(with_step(on_timeout="fargate"), "Lambda", "steps: ", by_schema=False),
     "on_failure that is unknown": Refused(with_step(on_failure="ignore"), "on_failure must be fail or continue", "steps: "),
 }
 
