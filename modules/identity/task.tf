@@ -154,7 +154,7 @@ data "aws_iam_policy_document" "task" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [var.arns.bucket, "${var.arns.bucket}/releases/*", "${var.arns.bucket}/runs/${var.environment}/*"]
+        values   = [for path in ["", "/releases/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*"] : "${var.arns.bucket}${path}"]
       }
     }
   }
