@@ -1,5 +1,9 @@
 # The runner's supervisor: releases in, records and artifacts out. It never touches the warehouse under this role.
 
+locals {
+  ec2 = "arn:${var.location.partition}:ec2:${var.location.region}:${var.location.account}"
+}
+
 data "aws_iam_policy_document" "task_trust" {
   # ECS can't be held to one cluster here.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
@@ -22,6 +26,28 @@ data "aws_iam_policy_document" "task_trust" {
       test     = "ArnLike"
       variable = "aws:SourceArn"
       values   = ["arn:${var.location.partition}:ecs:${var.location.region}:${var.location.account}:*"]
+    }
+  }
+
+  # The runner is the same on Lambda, and so is its role.
+  # https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
+  dynamic "statement" {
+    for_each = local.functions
+
+    content {
+      sid     = "Functions"
+      actions = ["sts:AssumeRole"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["lambda.amazonaws.com"]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:SourceAccount"
+        values   = [var.location.account]
+      }
     }
   }
 }
@@ -104,6 +130,87 @@ data "aws_iam_policy_document" "task" {
     resources = [local.role_arns.warehouse]
   }
 
+  # On Lambda the runner has to do itself what the ECS agent does for a task under the execution role: logs and secrets.
+  # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
+  dynamic "statement" {
+    for_each = local.functions
+
+    content {
+      sid       = "WriteFunctionLogs"
+      actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      resources = ["${var.arns.function_logs}:*"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_iam-policies.html
+  dynamic "statement" {
+    for_each = length(local.secret_arns) > 0 ? local.functions : []
+
+    content {
+      sid       = "ReadSecrets"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = local.secret_arns
+    }
+  }
+
+  # https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-access.html
+  dynamic "statement" {
+    for_each = length(local.parameter_arns) > 0 ? local.functions : []
+
+    content {
+      sid       = "ReadParameters"
+      actions   = ["ssm:GetParameter"]
+      resources = local.parameter_arns
+    }
+  }
+
+  # Lambda itself makes and removes the function's network interfaces under this role.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid     = "ManageInterfaces"
+      actions = ["ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:UnassignPrivateIpAddresses"]
+      resources = concat(
+        ["${local.ec2}:network-interface/*"],
+        [for id in statement.value.subnet_ids : "${local.ec2}:subnet/${id}"],
+        [for id in statement.value.security_group_ids : "${local.ec2}:security-group/${id}"],
+      )
+    }
+  }
+
+  # These actions know no resource.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid       = "SeeInterfaces"
+      actions   = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
+      resources = ["*"]
+    }
+  }
+
+  # What Lambda may do with interfaces, the function's code may not.
+  # https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid       = "NoInterfacesFromCode"
+      effect    = "Deny"
+      actions   = ["ec2:*"]
+      resources = ["*"]
+
+      condition {
+        test     = "ArnEquals"
+        variable = "lambda:SourceFunctionArn"
+        values   = [var.arns.function]
+      }
+    }
+  }
+
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
   dynamic "statement" {
     for_each = local.kms_keys
@@ -164,7 +271,7 @@ data "aws_iam_policy_document" "task" {
       condition {
         test     = "StringEquals"
         variable = "kms:ViaService"
-        values   = [local.via.dynamodb, local.via.s3]
+        values   = concat([local.via.dynamodb, local.via.s3], length(local.functions) > 0 && length(var.secrets) > 0 ? [local.via.secretsmanager, local.via.ssm] : [])
       }
     }
   }
