@@ -3,12 +3,14 @@
 module "audit_store" {
   source = "./modules/audit_store"
 
-  table       = local.table
-  bucket      = local.bucket
-  partition   = local.location.partition
-  audit       = var.audit
-  kms_key_arn = var.kms_key_arn
-  tags        = var.tags
+  name         = var.name
+  environments = keys(var.environments)
+  table        = local.table
+  bucket       = local.bucket
+  partition    = local.location.partition
+  audit        = var.audit
+  kms_key_arn  = var.kms_key_arn
+  tags         = var.tags
 }
 
 module "notifications" {

@@ -74,5 +74,5 @@ module "dbt" {
   environments = jsondecode(var.environments == null ? jsonencode(local.default_environments) : jsonencode(var.environments))
 
   # Nothing to keep. Without a rule there is no lifecycle, for which the provider would wait a minute.
-  audit = { force_destroy = true, deletion_protection = false, cache_retention_days = 0, incomplete_upload_days = 0, log_retention_days = 1 }
+  audit = { force_destroy = true, deletion_protection = false, cache_retention_days = 0, incomplete_upload_days = 0, log_retention_days = 1, athena = false }
 }

@@ -104,6 +104,18 @@ data "aws_iam_policy_document" "task" {
     resources = ["${var.arns.bucket}/runs/${var.environment}/*"]
   }
 
+  # The long-term audit of attempts and nodes, and the project's documentation.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid     = "ArchiveAndPublish"
+    actions = ["s3:PutObject"]
+    resources = [
+      "${var.arns.bucket}/audit/attempts/env=${var.environment}/*",
+      "${var.arns.bucket}/audit/nodes/env=${var.environment}/*",
+      "${var.arns.bucket}/docs/${var.environment}/*",
+    ]
+  }
+
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_permissions-required
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
   statement {
@@ -154,7 +166,11 @@ data "aws_iam_policy_document" "task" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [var.arns.bucket, "${var.arns.bucket}/releases/*", "${var.arns.bucket}/runs/${var.environment}/*"]
+        values = [
+          var.arns.bucket, "${var.arns.bucket}/releases/*", "${var.arns.bucket}/runs/${var.environment}/*",
+          "${var.arns.bucket}/audit/attempts/env=${var.environment}/*", "${var.arns.bucket}/audit/nodes/env=${var.environment}/*",
+          "${var.arns.bucket}/docs/${var.environment}/*",
+        ]
       }
     }
   }

@@ -90,6 +90,7 @@ def assert_finalized(cloud: Cloud, execution: Execution, *, untold: bool = False
         assert record["status"]["S"] == "ABORTED" and record["error"]["S"] == "Dbt.Interrupted"
         assert len(cloud.notifications) == (0 if untold else 1)
         assert _owns_lock(cloud) is unreleased
+        assert_archived(cloud, record, unless_unwritten=True)
     else:
         assert record["status"]["S"] == "RUNNING" and cloud.notifications == []
         assert cloud.finalize(event(status="ABORTED")).error is None
@@ -125,6 +126,18 @@ def steps(record: Item) -> list[tuple[str, str, str | None]]:
     return [(step["step"], step["status"], step["error"]) for step in told]
 
 
+def assert_archived(cloud: Cloud, record: Item, *, unless_unwritten: bool = False) -> None:
+    """The long-term audit has the run's record as it stands, and nothing else of it.
+
+    Args:
+        unless_unwritten: whether it may have nothing.
+    """
+    if unless_unwritten and not cloud.archived:
+        return
+    row = {name: value["S"] for name, value in record.items() if name not in ("pk", "sk")} | {"environment": ENVIRONMENT}
+    assert cloud.archived == {f"audit/runs/env={ENVIRONMENT}/date={row['started_at'][:10]}/{row['run_id']}.jsonl": row}
+
+
 def _owns_lock(cloud: Cloud) -> bool:
     lock = cloud.lock()
     return lock is not None and lock["owner"]["S"] == EXECUTION
@@ -138,6 +151,7 @@ def _assert_kept(cloud: Cloud, execution: Execution, status: str, error: str | N
     assert len(records) == 1
     (record,) = records
     _assert_well_formed(record)
+    assert_archived(cloud, record, unless_unwritten=True)
     assert record["status"]["S"] == status
     assert record.get("error", {}).get("S") == error
     assert len(cloud.notifications) == notified

@@ -47,6 +47,7 @@ _INTEGRATIONS = {
     "ecs": ("ecs", "ECS", "AmazonECSException", ("AmazonECS.Unknown",)),
     "aws-sdk:ecs": ("ecs", "Ecs", "EcsException", ()),
     "sns": ("sns", "SNS", "AmazonSNSException", ()),
+    "aws-sdk:s3": ("s3", "S3", "S3Exception", ("S3.SlowDownException", "S3.InternalErrorException", "S3.ServiceUnavailableException")),
     "aws-sdk:sfn": ("stepfunctions", "Sfn", "SfnException", ()),
 }
 # Answered by every service (throttling is part of no model but DynamoDB's), or raised by the SDK before the service answers.

@@ -214,6 +214,7 @@ class Cloud:
         before: called before a state's call is answered, each time; for what others do in the meantime.
         started: the tasks, in order.
         notifications: the messages published, in order.
+        archived: what was written to the bucket, by key.
         waits: the seconds waited, in order.
         random: what $random gives.
         definitions: by file name, what to run in place of the project's own.
@@ -227,6 +228,7 @@ class Cloud:
     on_wait: Callable[[], None] | None = None
     started: list[Started] = field(default_factory=list)
     notifications: list[Item] = field(default_factory=list)
+    archived: dict[str, Item] = field(default_factory=dict)
     waits: list[int] = field(default_factory=list)
     random: float = 0.5
     definitions: dict[str, Item] = field(default_factory=dict)
@@ -314,6 +316,9 @@ class Cloud:
         if service == "ecs":
             assert action == "runTask.sync"
             return self._run_task(call.arguments)
+        if service == "aws-sdk:s3":
+            assert action == "putObject"
+            return self._put_object(call.arguments)
         if service == "aws-sdk:sfn":
             assert action == "describeExecution"
             return self._describe_execution(call.arguments)
@@ -337,6 +342,15 @@ class Cloud:
         if arn not in self.statuses:
             raise testing.Failure("Sfn.ExecutionDoesNotExistException", f"Execution Does Not Exist: '{arn}'")
         return {"ExecutionArn": arn, "Status": self.statuses[arn], "StartDate": self.start_date}
+
+    def _put_object(self, arguments: Item) -> Item:
+        """An object whose body is JSON, which Step Functions writes out as text."""
+        body = arguments["Body"]
+        assert isinstance(body, dict)
+        _validate("s3", "PutObject", {**arguments, "Body": json.dumps(body).encode()}, pascal=True)
+        assert arguments["Bucket"] == render.SAMPLE["bucket"]
+        self.archived[arguments["Key"]] = body
+        return {"ETag": "1"}
 
     def _run_task(self, arguments: Item) -> Item:
         """Holds the call against the container's interface, then does what the attempt says."""
@@ -437,11 +451,12 @@ def _request(client: Any, service: str, action: str, arguments: Item) -> Item:
     return result
 
 
-def _validate(model: str, operation: str, arguments: Item) -> None:
-    """Holds arguments against the input shape of an operation. Step Functions writes the names of ECS and its own API in Pascal case."""
+def _validate(model: str, operation: str, arguments: Item, *, pascal: bool = False) -> None:
+    """Holds arguments against the input shape of an operation. Step Functions writes all names in Pascal case; some services do, too."""
     shape = _model(model).operation_model(operation).input_shape
-    report = ParamValidator().validate(_camel(arguments), shape)
-    unknown = set(_camel(arguments)) - set(shape.members)
+    given = arguments if pascal else _camel(arguments)
+    report = ParamValidator().validate(given, shape)
+    unknown = set(given) - set(shape.members)
     assert not report.has_errors() and not unknown, f"{operation} would not accept its arguments: {report.generate_report()} {unknown}"
 
 

@@ -18,6 +18,7 @@ DEFINITIONS = ("dbt_run.asl.json", "finalize.asl.json")
 SAMPLE: Mapping[str, str] = {
     "partition": "aws",
     "table": "analytics-audit",
+    "bucket": "analytics-audit-123456789012-eu-central-1",
     "environment": "prod",
     "topic": "arn:aws:sns:eu-central-1:123456789012:analytics-prod",
 }

@@ -14,12 +14,12 @@ PROMISES = {
     # over, because its owner no longer runs, and a notification that is not sent leaves the record.
     "dbt_run.asl.json": Promise(
         recorders=frozenset({"RecordSuccess", "RecordSkipped", "RecordFailure"}),
-        answered=frozenset({"RecordFailure", "ReleaseLock", "Notify"}),
+        answered=frozenset({"RecordFailure", "ReleaseLock", "ReadRecord", "ArchiveRun", "Notify"}),
     ),
     # finalize is what answers for the other machine; where it fails itself, its own execution shows it.
     "finalize.asl.json": Promise(
         recorders=frozenset({"CloseRecord"}),
-        answered=frozenset({"FindRecord", "CloseRecord", "ReleaseLock", "Notify"}),
+        answered=frozenset({"FindRecord", "CloseRecord", "ReleaseLock", "ReadRecord", "ArchiveRun", "Notify"}),
     ),
 }
 each = pytest.mark.parametrize("name", render.DEFINITIONS)

@@ -514,6 +514,9 @@ def test_task_that_fails_for_good_fails_the_run_with_its_error(cloud: Cloud, sta
         assert_left_to_finalize(cloud, execution, "Dbt.ModelError")
     elif state == "ReleaseLock":
         assert_succeeded(cloud, execution, released=False)
+    elif state in ("ReadRecord", "ArchiveRun"):
+        assert_succeeded(cloud, execution)
+        assert cloud.archived == {}
     elif state == "Notify":
         assert_failed(cloud, execution, "Dbt.ModelError", notified=0)
     else:
