@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbt_runner import __version__, audit, identity, outcome, profile, release, request, resume
+from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
@@ -50,6 +51,7 @@ class Attempt:
         self._report = StepReport()
         self._artifacts: Sequence[StoredObject] = ()
         self._request: AttemptRequest | None = None
+        self._outage: TypedError | None = None
         self._interrupts = Interrupts(compute.seconds)
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
@@ -124,7 +126,8 @@ class Attempt:
             supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
             self._report = resume.merge(supervisor.run(spec), earlier)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
-        return outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
+        ended = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
+        return outcome.without_credential(ended, self._outage)
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -137,18 +140,15 @@ class Attempt:
             timeout = asked.config.health_check_timeout_seconds
             supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS)
             self._report = supervisor.run(spec)
-        return outcome.classify_probe(self._report, asked.config.warehouse.type)
+        return outcome.without_credential(outcome.classify_probe(self._report, asked.config.warehouse.type), self._outage)
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
         profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
         variables = dict(self._compute.variables())
-        if not identity.needs_password_file(asked):
-            yield variables
-            return
-        path = work / "pgpass"
-        with identity.PasswordFile(asked, self._sts(), path, log):
-            yield {**variables, "PGPASSFILE": str(path)}
+        with Broker(asked, self._sts, work, log) as broker:
+            yield {**variables, **broker.variables}
+            self._outage = broker.outage
 
     def _record(self, key: AttemptKey, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
         asked = self._request
