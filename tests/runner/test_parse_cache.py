@@ -107,6 +107,24 @@ def key_of(cache: ParseCache) -> str:
     return cache._key
 
 
+def test_seeds_are_found_where_the_project_is_now(run: Run, tmp_path: Path) -> None:
+    publish(run.store, tmp_path / "project", {"dbt_project.yml": projects.PROJECT, "seeds/a.csv": "id\n1\n"})
+    parses = []
+    for step in ("first", "second"):
+        run.steps[0].update(name=step, commands=["seed"])
+        assert run.attempt() == 0
+        parses.append(run.outcome(f"STEP#01#{step}#1")["parse"]["cache"])
+    assert parses == ["made", "used"]
+
+
+def test_duckdb_still_looks_for_seeds_where_they_were_parsed() -> None:
+    """Canary: dbt_hooks.finding_seeds can go when this fails, and no other adapter reads seeds by itself."""
+    from dbt.adapters.duckdb.impl import DuckDBAdapter
+
+    model = {"root_path": "/gone", "original_file_path": "seeds/a.csv"}
+    assert DuckDBAdapter.get_seed_file_path(None, model) == "/gone/seeds/a.csv"
+
+
 def test_what_makes_dbt_refuse_a_cache_is_part_of_its_key(
     store: Store, tmp_path: Path, log: JsonLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

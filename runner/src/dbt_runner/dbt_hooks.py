@@ -1,8 +1,9 @@
-"""The one place that reaches into dbt: it has dbt leave out nodes that are done.
+"""The one place that reaches into dbt: it has dbt leave out nodes that are done, and find seeds where the project is now.
 
-dbt has an interface for this only in `dbt retry`, which wants the earlier attempt's run_results.json; a worker that was killed
+dbt has an interface for the first only in `dbt retry`, which wants the earlier attempt's run_results.json; a worker that was killed
 left none. So this mends the method that retry's own task overrides, get_graph_queue, in both classes that have one, for as long
-as a command runs. tests/runner/test_resume.py fails when a new dbt is no longer made that way.
+as a command runs. tests/runner/test_resume.py fails when a new dbt is no longer made that way. tests/runner/test_parse_cache.py says
+whether the second is still needed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from dbt.graph import GraphQueue
+from dbt.parser.manifest import ManifestLoader
 from dbt.task.build import BuildTask
 from dbt.task.runnable import GraphRunnableTask
 
@@ -48,6 +50,30 @@ def leaving_out(done: Collection[str]) -> Iterator[set[str]]:
     finally:
         for task, original in originals.items():
             task.get_graph_queue = original
+
+
+@contextlib.contextmanager
+def finding_seeds() -> Iterator[None]:
+    """Commands that run inside take seeds from the project that they run on, also when another run of it made the parse cache.
+
+    dbt writes a seed's folder into its parse and believes it later on. dbt itself looks into the project first, but an adapter that
+    reads the file on its own (DuckDB's) goes to a folder that was another container's.
+    """
+    original = ManifestLoader.__dict__["get_full_manifest"]
+
+    def get_full_manifest(cls: Any, /, config: Any, **options: Any) -> Any:
+        manifest = original.__func__(cls, config, **options)
+        projects = config.load_dependencies()
+        for node in manifest.nodes.values():
+            if getattr(node, "root_path", None) is not None:
+                node.root_path = projects[node.package_name].project_root
+        return manifest
+
+    ManifestLoader.get_full_manifest = classmethod(get_full_manifest)
+    try:
+        yield
+    finally:
+        ManifestLoader.get_full_manifest = original
 
 
 class _NothingLeft(GraphQueue):  # type: ignore[misc]  # dbt brings no types

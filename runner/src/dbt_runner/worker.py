@@ -137,16 +137,17 @@ class Worker:
     def _run_dbt(self, arguments: list[str]) -> dbtRunnerResult:
         from dbt.cli.main import dbtRunner, dbtRunnerResult
 
-        runner = dbtRunner(callbacks=[self._on_event])
-        if not self._earlier.done:
-            return runner.invoke(arguments)
         from dbt_runner import dbt_hooks
 
-        try:
-            with dbt_hooks.leaving_out(self._done) as self._left_out:
+        runner = dbtRunner(callbacks=[self._on_event])
+        with dbt_hooks.finding_seeds():
+            if not self._earlier.done:
                 return runner.invoke(arguments)
-        except dbt_hooks.UnknownDbt as exc:
-            return dbtRunnerResult(success=False, exception=exc)
+            try:
+                with dbt_hooks.leaving_out(self._done) as self._left_out:
+                    return runner.invoke(arguments)
+            except dbt_hooks.UnknownDbt as exc:
+                return dbtRunnerResult(success=False, exception=exc)
 
     def _on_event(self, event: Any) -> None:
         """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost two look-ups."""
