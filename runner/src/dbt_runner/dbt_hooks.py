@@ -57,8 +57,12 @@ def finding_seeds() -> Iterator[None]:
     """Commands that run inside take seeds from the project that they run on, also when another run of it made the parse cache.
 
     dbt writes a seed's folder into its parse and believes it later on. dbt itself looks into the project first, but an adapter that
-    reads the file on its own (DuckDB's) goes to a folder that was another container's.
+    reads the file on its own (DuckDB's) goes to a folder that was another container's. A dbt that is none of the KNOWN ones is left
+    as it is.
     """
+    if not _is_known(metadata.version("dbt-core")):
+        yield
+        return
     original = ManifestLoader.__dict__["get_full_manifest"]
 
     def get_full_manifest(cls: Any, /, config: Any, **options: Any) -> Any:
@@ -124,9 +128,14 @@ def _sort_unit_tests(task: Any, selected: set[str], done: frozenset[str], left_o
     return alone
 
 
-def _check_version(version: str) -> None:
+def _is_known(version: str) -> bool:
     first, before = KNOWN
-    if not first <= tuple(int(part) for part in version.split(".")[:2]) < before:
+    return first <= tuple(int(part) for part in version.split(".")[:2]) < before
+
+
+def _check_version(version: str) -> None:
+    if not _is_known(version):
+        first, before = KNOWN
         raise UnknownDbt(
             f"dbt-core {version} is none of the versions that a step can be resumed with "
             f"(from {'.'.join(map(str, first))} to before {'.'.join(map(str, before))}): start a new run"
