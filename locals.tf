@@ -36,12 +36,9 @@ locals {
         schedule_group = "${local.arn}:scheduler:${local.regional}:schedule-group/${var.name}-${env}"
       }
 
+      warehouse = module.warehouse[env].warehouse
+
       # A null in a map says "not set", as it does everywhere else.
-      warehouse = {
-        type     = e.warehouse.type
-        settings = { for key, value in e.warehouse.settings : key => value if value != null }
-        identity = { for key, value in e.warehouse.identity : key => value if value != null }
-      }
       env_vars = { for key, value in e.env_vars : key => value if value != null }
 
       jobs = {

@@ -1,5 +1,15 @@
 # One audit store and the identity providers for the deployment; everything else once per environment, nothing shared between environments.
 
+module "warehouse" {
+  source   = "./modules/warehouse"
+  for_each = var.environments
+
+  environment = each.key
+  warehouse   = each.value.warehouse
+  # The local stack names an image that no registry has.
+  local = startswith(var.image, "local/")
+}
+
 module "audit_store" {
   source = "./modules/audit_store"
 

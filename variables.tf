@@ -16,9 +16,6 @@ locals {
   # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
   schedule_pattern = "^(rate\\([1-9][0-9]* (minute|hour|day)s?\\)|cron\\((\\S+ ){5}\\S+\\)|at\\(\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}\\))$"
 
-  # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
-  rds_resource_pattern = "^(db|cluster|prx)-[A-Za-z0-9]+$"
-
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
   oidc_provider_pattern = "^[a-z][a-z0-9_]{0,31}$"
   oidc_url_pattern      = "^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._~/-]*)?$"
@@ -117,7 +114,7 @@ variable "environments" {
     The environments (dev, staging, prod), each with its own roles, state machines, cluster and task definition.
 
     warehouse.settings  the connection as the dbt adapter names it; numbers may be given as numbers. No secrets.
-    warehouse.identity  how the warehouse knows the runner. postgres: { method = "rds_iam", resource_id = "db-..." }.
+    warehouse.identity  how the warehouse knows the runner, by type: docs/warehouses. postgres: { method = "rds_iam", resource_id = "db-..." }.
     compute.sizes       a step begins with the first; an attempt after one that ran out of memory has the next.
     compute.spot        all attempts of a step but the last run on Spot; a retry.max_attempts of 1 is on Spot too.
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
@@ -190,46 +187,7 @@ variable "environments" {
     ])}."
   }
 
-  # Warehouse
-
-  validation {
-    condition = alltrue([for env, e in var.environments : contains(["duckdb", "postgres"], e.warehouse.type)])
-    error_message = "warehouse.type must be postgres, or duckdb for the local stack and tests only. snowflake, redshift, bigquery and athena are not supported yet: ${join(", ", [
-      for env, e in var.environments : "${env} (${e.warehouse.type})" if !contains(["duckdb", "postgres"], e.warehouse.type)
-    ])}."
-  }
-
-  validation {
-    condition = !anytrue(flatten([
-      for e in var.environments : [for key in concat(keys(e.warehouse.settings), keys(e.warehouse.identity)) : can(regex(local.secret_key_pattern, key))]
-    ]))
-    error_message = "warehouse.settings and warehouse.identity never hold a secret or the path of one; remove ${join(", ", flatten([
-      for env, e in var.environments : [for key in concat(keys(e.warehouse.settings), keys(e.warehouse.identity)) : "${env}.warehouse: ${key}" if can(regex(local.secret_key_pattern, key))]
-    ]))}. Let the warehouse trust the runner's AWS identity instead, for postgres identity = { method = \"rds_iam\", resource_id = \"db-...\" }; a secret that the dbt project itself reads goes to `secrets`, by its ARN."
-  }
-
-  validation {
-    condition = alltrue([
-      for e in var.environments : e.warehouse.type != "postgres" || length(e.warehouse.identity) == 0 || (
-        try(e.warehouse.identity.method == "rds_iam", false) && can(regex(local.rds_resource_pattern, e.warehouse.identity.resource_id))
-      )
-    ])
-    error_message = "warehouse.identity of postgres must be { method = \"rds_iam\", resource_id = \"db-...\", \"cluster-...\" or \"prx-...\" } (the DbiResourceId, DbClusterResourceId or the last part of the proxy's ARN, not the instance's name): ${join(", ", [
-      for env, e in var.environments : env if e.warehouse.type == "postgres" && length(e.warehouse.identity) > 0 && !(
-        try(e.warehouse.identity.method == "rds_iam", false) && can(regex(local.rds_resource_pattern, e.warehouse.identity.resource_id))
-      )
-    ])}."
-  }
-
-  # The user is part of the ARN in the rds-db:connect statement: a wildcard in it would let the runner in as anybody.
-  validation {
-    condition = alltrue([
-      for e in var.environments : !can(e.warehouse.identity.method) || can(regex("^[^*?/\\s]+$", e.warehouse.settings.user))
-    ])
-    error_message = "warehouse.settings.user must name the database user that the runner connects as, without *, ?, / or blanks, wherever identity.method is set: ${join(", ", [
-      for env, e in var.environments : env if can(e.warehouse.identity.method) && !can(regex("^[^*?/\\s]+$", e.warehouse.settings.user))
-    ])}."
-  }
+  # The warehouse has a module of its own: modules/warehouse.
 
   # Compute
 

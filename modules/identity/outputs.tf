@@ -8,7 +8,7 @@ output "roles" {
     aws_iam_role_policy.scheduler,
     aws_iam_role_policy.states,
     aws_iam_role_policy.task,
-    aws_iam_role_policy.warehouse_rds,
+    aws_iam_role_policy.warehouse,
     aws_iam_role.warehouse,
   ]
 }

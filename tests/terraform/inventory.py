@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +36,35 @@ def statements(policy: str) -> dict[str, Any]:
     return {s["Sid"]: _sorted({k: v for k, v in s.items() if k != "Sid"}) for s in json.loads(policy)["Statement"]}
 
 
-def inventory(plan: tftest.TerraformPlanOutput, leave_out: str | None = None) -> dict[str, Any]:
-    """Of each resource that has an entry below, what that entry picks; without those whose address contains `leave_out`."""
+def inventory(plan: tftest.TerraformPlanOutput, leave_out: str | None = None, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Of each resource that has an entry below, what that entry picks.
+
+    Args:
+        leave_out: a part of the addresses of resources that are left out.
+        only: the addresses that count; None for all.
+    """
     return {
         address: _compact(_PICK[r["type"]](r["values"]))
         for address, r in sorted(resources(plan).items())
-        if r["type"] in _PICK and not (leave_out and leave_out in address)
+        if r["type"] in _PICK and not (leave_out and leave_out in address) and (only is None or address in only)
     }
 
 
-def compare(name: str, plan: tftest.TerraformPlanOutput, leave_out: str | None = None) -> None:
+def compare(name: str, plan: tftest.TerraformPlanOutput, leave_out: str | None = None, only: Collection[str] | None = None) -> None:
     """Compares a plan with inventories/<name>.yaml; rewrites the file first where UPDATE_INVENTORIES is set.
 
     Raises:
         AssertionError: with the difference and the command that regenerates the file.
     """
     path = FOLDER / f"{name}.yaml"
-    found = yaml.safe_dump(inventory(plan, leave_out), width=140, default_flow_style=None, sort_keys=True)
+    found = yaml.safe_dump(inventory(plan, leave_out, only), width=140, default_flow_style=None, sort_keys=True)
     if os.environ.get(UPDATE):
         path.write_text(found)
     expected = path.read_text() if path.exists() else ""
     difference = "\n".join(difflib.unified_diff(expected.splitlines(), found.splitlines(), path.name, "the plan", lineterm="", n=4))
     assert not difference, (
         f"the plan is not what inventories/{path.name} says:\n{difference}\n\n"
-        f"If that is meant, regenerate it and review the change: {UPDATE}=1 pytest tests/terraform/test_plans.py -k inventory"
+        f"If that is meant, regenerate it and review the change: {UPDATE}=1 pytest tests/terraform -k inventory"
     )
 
 

@@ -27,6 +27,8 @@ _VARIABLE = re.compile(r"\$\{[^}]*\}")
 _KNOWN = {"Sid", "Effect", "Action", "Resource", "Condition", "Principal"}
 _GUESSES = 500
 _TESTS = {"StringEquals", "StringLike", "ArnEquals", "ArnLike", "Bool"}
+# What a number is compared with is read as one text, so that a question can ask for exactly that bound.
+_BOUNDS = {"NumericLessThanEquals": "<= "}
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,9 @@ def _narrowed(before: Sequence[str | None] | None, operator: str, values: list[s
         return [None] if values == ["true"] else [known for known in before or ["*"] if known is not None]
     quantifier, _, test = operator.rpartition(":")
     test, if_exists = test.removesuffix("IfExists"), test.endswith("IfExists")
-    if before is not None or test not in _TESTS or quantifier not in ("", "ForAllValues", "ForAnyValue"):
+    if before is not None or test not in {*_TESTS, *_BOUNDS} or quantifier not in ("", "ForAllValues", "ForAnyValue"):
         raise ValueError(f"the condition operator {operator}, or two on one key: not known here")
-    patterns = [_VARIABLE.sub("*", value) for value in values]
+    patterns = [_BOUNDS.get(test, "") + _VARIABLE.sub("*", value) for value in values]
     return [None, *patterns] if quantifier == "ForAllValues" or if_exists else list(patterns)
 
 

@@ -222,7 +222,7 @@ def test_nothing_is_granted_for_an_image_or_secrets_that_are_not_there(local: tf
     prefix = 'module.dbt.module.identity["local"].aws_iam_role_policy.'
     found = {address.removeprefix(prefix): r for address, r in resources(local).items() if address.startswith(prefix)}
     assert set(statements(found["execution"]["values"]["policy"])) == {"WriteLogs"}
-    assert "warehouse_rds[0]" not in found
+    assert "warehouse[0]" not in found
 
 
 # Isolation

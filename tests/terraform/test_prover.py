@@ -43,6 +43,7 @@ def statement(**conditions: Any) -> dict[str, Any]:
         ({"Null": {KEY: "true"}}, True, False),
         ({"Null": {KEY: "false"}}, False, True),
         ({"StringLike": {KEY: "${aws:username}"}}, False, True),
+        ({"NumericLessThanEqualsIfExists": {KEY: "300"}}, True, False),
     ],
 )
 def test_conditions_are_read_as_aws_reads_them(conditions: dict[str, Any], absent: bool, other: bool) -> None:

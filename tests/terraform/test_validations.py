@@ -97,7 +97,6 @@ HOURLY = f"{PROD}.jobs.hourly"
 FIRST = f"{HOURLY}.steps.0"
 OIDC = "oidc.environments.prod"
 GRANTS = (("deployer", "github"), ("operator", "okta"))
-SECRETS_REFUSED = "never hold a secret"
 OWNED = "The runner sets --project-dir"
 
 CASES = [
@@ -120,26 +119,6 @@ CASES = [
     ),
     Case(f"environments.{'e' * 50}", DUCKDB, "must fit in IAM's 64 characters"),
     Case("iam.name_prefix", "p" * 41, "must fit in IAM's 64 characters"),
-    # warehouse
-    *(
-        Case(f"{PROD}.warehouse.type", bad, f"not supported yet: prod ({bad}).")
-        for bad in ("snowflake", "redshift", "bigquery", "athena", "mysql")
-    ),
-    *(
-        Case(f"{PROD}.warehouse.settings.{key}", "x", SECRETS_REFUSED)
-        for key in (
-            "password", "PASSWORD", "pass", "passwd", "sslpassword", "token", "Token", "access_token", "refresh_token",
-            "oauth_client_secret", "private_key", "private_key_path", "private_key_passphrase", "passphrase", "passcode",
-            "keyfile", "keyfile_json", "access_key_id", "aws_secret_access_key", "client_secret", "api_key",
-        )
-    ),
-    Case(f"{PROD}.warehouse.identity.token", "x", SECRETS_REFUSED),
-    Case(f"{PROD}.warehouse.settings.password", "x", "remove prod.warehouse: password."),
-    Case(f"{PROD}.warehouse.identity", {"method": "password"}, "warehouse.identity of postgres must be"),
-    Case(f"{PROD}.warehouse.identity", {"resource_id": "db-ABC"}, "warehouse.identity of postgres must be"),
-    Case(f"{PROD}.warehouse.identity.resource_id", "my-database", "warehouse.identity of postgres must be"),
-    Case(f"{PROD}.warehouse.identity.resource_id", "db-*", "warehouse.identity of postgres must be"),
-    *(Case(f"{PROD}.warehouse.settings.user", bad, "must name the database user") for bad in ("*", "a b", None)),
     # compute
     Case(f"{PROD}.compute.type", "lambda", "must be fargate"),
     Case(f"{PROD}.health_check.compute", "lambda", "must be fargate"),
@@ -294,9 +273,8 @@ def test_every_validation_is_tripped_by_a_case(variables: Variables) -> None:
     assert rules - tripped == set(), "no case trips the validations at these lines of variables.tf"
 
 
-@pytest.mark.parametrize("wrong", ["environments.prod.warehouse.settings.password", "environments.prod.secrets.KEY"])
-def test_a_secret_given_by_mistake_is_not_printed(variables: Variables, wrong: str) -> None:
-    errors = variables.errors(Case(wrong, "hunter2-the-secret", "").variables())
+def test_a_secret_given_by_mistake_is_not_printed(variables: Variables) -> None:
+    errors = variables.errors(Case("environments.prod.secrets.KEY", "hunter2-the-secret", "").variables())
     assert errors
     assert "hunter2" not in "".join(errors)
 

@@ -25,7 +25,8 @@ ADAPTER = Adapter(
         "num_iceberg_retries": int,
     },
     required=("region_name", "work_group", "schema", "s3_staging_dir", "s3_data_dir"),
-    identity=frozenset({"read_databases", "read_locations"}),
+    # Of the IAM statements: Glue databases besides `schema` (custom schemas of dbt have others), and what is only read.
+    identity=frozenset({"databases", "read_databases", "read_locations"}),
     # dbt-athena would otherwise ask for the workgroup's settings, which need not be readable.
     fixed={"database": "awsdatacatalog", "skip_workgroup_check": True},
     credential=lambda _: Credential.AWS,

@@ -1,0 +1,18 @@
+variable "environment" {
+  description = "Key of the environment, for the messages."
+  type        = string
+}
+
+variable "warehouse" {
+  description = "Type, settings and identity, as the root module takes them."
+  type = object({
+    type     = string
+    settings = map(string)
+    identity = map(string)
+  })
+}
+
+variable "local" {
+  description = "Whether this is the local stack, whose containers are processes of one machine."
+  type        = bool
+}
