@@ -38,8 +38,12 @@ demo-rollback: setup ## a broken release and the way back, on the embedded AWS
 test: setup ## everything the project promises
 	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
 
+.PHONY: faults
+faults: setup ## what the runner survives, with figures: kills at random moments, outages of AWS
+	@$(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults
+
 .PHONY: test-slow
-test-slow: setup ## what takes too long for every day: a thousand warm starts, the image
+test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
 	@$(BIN)/pytest -n 0 -m slow
 
 .PHONY: lint
