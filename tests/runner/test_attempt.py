@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from dbt_runner.store import Item, Store, release_key
 from runner import projects
 from runner.attempts import PREFIX, RUN_KEY, Run, publish
 from runner.releases import refused
+from runner.sts import CREDENTIALS, Sts, sts
+
+__all__ = ["sts"]
 
 PROJECT: Mapping[str, str] = {
     "dbt_project.yml": projects.PROJECT,
@@ -290,7 +294,7 @@ def test_the_worker_gets_a_token_and_nothing_of_the_control_role(run: Run, relea
 token = open(os.environ["PGPASSFILE"]).read()
 node("token" if token.startswith("db.example.org:5432:*:dbt:") and "X-Amz-Signature" in token else "none")
 for name in os.environ:
-    if name.startswith(("AWS_", "ECS_", "DBT_RUNNER_")):
+    if name.startswith(("AWS_", "ECS_", "DBT_RUNNER_")) and name != "AWS_EC2_METADATA_DISABLED":
         node(name)
 node("home" if os.path.samefile(os.environ["HOME"], os.path.join(os.getcwd(), "..")) else os.environ["HOME"])
 done()
@@ -298,6 +302,50 @@ done()
     scripted(run, tmp_path, script)
     assert run.attempt() == 0
     assert set(run.nodes()) == {"token", "home"}
+
+
+# What an SDK of AWS does first; the words of boto3 for what it does when there is nothing.
+LOGS_IN = """
+import urllib.error, urllib.request
+address = os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+bearer = {"Authorization": os.environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"]}
+try:
+    with urllib.request.urlopen(urllib.request.Request(address, headers=bearer)) as answer:
+        node(json.load(answer)["AccessKeyId"])
+    done()
+except urllib.error.HTTPError as exc:
+    exception = {"type": "NoCredentialsError", "bases": ["BotoCoreError"], "message": "no credentials", "codes": {}, "causes": []}
+    say("CommandResult", index=0, success=False, seconds=1.0, selected=None, exception=exception)
+    say("Finished")
+"""
+SNOWFLAKE: Mapping[str, Any] = {
+    "type": "snowflake",
+    "settings": {"account": "o-a", "role": "R", "warehouse": "W", "database": "D", "schema": "S"},
+    "identity": {"method": "aws_token"},
+}
+
+
+def test_the_worker_logs_in_as_the_warehouse_role(run: Run, released: None, tmp_path: Path, sts: Sts) -> None:
+    run.config["warehouse"] = SNOWFLAKE
+    run.sts = lambda: sts.allows().client
+    variable = 'node(os.environ["SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN"] + " " + os.environ["AWS_REGION"])'
+    scripted(run, tmp_path, variable + LOGS_IN)
+    assert run.attempt() == 0
+    assert set(run.nodes()) == {CREDENTIALS["AccessKeyId"], "true eu-central-1"}
+
+
+@pytest.mark.parametrize(("position", "step"), [(0, "STEP#00#health_check#1"), (1, "STEP#01#build#1")])
+def test_an_outage_of_aws_in_the_middle_of_a_run_is_no_refusal(
+    run: Run, released: None, tmp_path: Path, sts: Sts, position: int, step: str
+) -> None:
+    """The driver says that there are no credentials, which would be Dbt.AccessDenied and never tried again."""
+    run.config["warehouse"] = SNOWFLAKE
+    run.sts = lambda: sts.allows(lasting=timedelta(seconds=-1)).refuses("ServiceUnavailable", 503).client
+    scripted(run, tmp_path, LOGS_IN)
+    assert run.attempt(position) == 20
+    outcome = run.outcome(step)
+    assert outcome["error"] == "Dbt.WarehouseUnavailable"
+    assert "ServiceUnavailable" in outcome["message"] and "no credentials" in outcome["message"] and "AssumeRole" in outcome["why"]
 
 
 def test_nothing_is_left_on_the_disk(run: Run, released: None, tmp_path: Path) -> None:

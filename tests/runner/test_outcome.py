@@ -29,7 +29,7 @@ from dbt_runner.errors import (
 )
 from dbt_runner.events import CommandResult, Failure, NodeResult, StepReport
 from dbt_runner.evidence import describe
-from dbt_runner.outcome import classify, classify_probe, from_error
+from dbt_runner.outcome import Outcome, classify, classify_probe, from_error, without_credential
 from dbt_runner.request import parse_command
 
 COMMANDS = [parse_command("build --select tag:hourly", "c"), parse_command("source freshness", "c")]
@@ -300,3 +300,20 @@ def _of(module: str, name: str) -> Any:
 def test_every_error_is_in_the_table_once() -> None:
     kinds = [value for value in vars(errors).values() if isinstance(value, ErrorKind)]
     assert sorted(errors.ERRORS) == sorted(kind.name for kind in kinds)
+
+
+# --- when the worker got no credential -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ACCESS_DENIED, WAREHOUSE_UNAVAILABLE])
+def test_a_refusal_of_the_driver_is_what_kept_the_broker_from_serving(kind: ErrorKind) -> None:
+    ended = Outcome(ACCESS_DENIED, "no credentials", "NoCredentialsError", {"error": 1})
+    told = without_credential(ended, TypedError(kind, "STS said no", "AssumeRole"))
+    assert told == Outcome(kind, "STS said no; then no credentials", "AssumeRole; NoCredentialsError", {"error": 1})
+
+
+@pytest.mark.parametrize("error", [None, MODEL_ERROR, INTERRUPTED])
+def test_any_other_end_has_nothing_to_do_with_the_broker(error: ErrorKind | None) -> None:
+    ended = Outcome(error, "it went wrong")
+    assert without_credential(ended, TypedError(WAREHOUSE_UNAVAILABLE, "STS is away")) is ended
+    assert without_credential(replace(ended, error=ACCESS_DENIED), None) == replace(ended, error=ACCESS_DENIED)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbt_runner import __version__, audit, identity, image, outcome, profile, release, request, resume
+from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
@@ -53,6 +54,7 @@ class Attempt:
         self._parse: Mapping[str, str] = {}
         self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
+        self._fault: TypedError | None = None
         self._interrupts = Interrupts(compute.seconds)
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
@@ -132,7 +134,8 @@ class Attempt:
         # A worker that was killed may have left half a file.
         self._parse = cache.keep(self._report.parsed if self._report.finished else None)
         self._artifacts = audit.upload_artifacts(self._store, asked, target)
-        return outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
+        ended = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
+        return outcome.without_credential(ended, self._fault)
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -145,18 +148,15 @@ class Attempt:
             timeout = asked.config.health_check_timeout_seconds
             supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS)
             self._report = supervisor.run(spec)
-        return outcome.classify_probe(self._report, asked.config.warehouse.type)
+        return outcome.without_credential(outcome.classify_probe(self._report, asked.config.warehouse.type), self._fault)
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
         profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
         variables = dict(self._compute.variables())
-        if not identity.needs_password_file(asked):
-            yield variables
-            return
-        path = work / "pgpass"
-        with identity.PasswordFile(asked, self._sts(), path, log):
-            yield {**variables, "PGPASSFILE": str(path)}
+        with Broker(asked, self._sts, work, log) as broker:
+            yield {**variables, **broker.variables}
+            self._fault = broker.fault
 
     def _record(self, key: AttemptKey, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
         asked = self._request

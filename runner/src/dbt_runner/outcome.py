@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dbt_runner.errors import (
     ACCESS_DENIED,
@@ -125,6 +125,20 @@ def classify_probe(report: StepReport, warehouse: str) -> Outcome:
         what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection"
         return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failure.message)}", verdict.why)
     return classify(report, (), warehouse)
+
+
+def without_credential(ended: Outcome, fault: TypedError | None) -> Outcome:
+    """The outcome of an attempt whose broker could not serve its worker.
+
+    Drivers say that there are no credentials, whatever the reason; where it was an outage of AWS, another attempt can help.
+
+    Args:
+        ended: the outcome, as the driver's exceptions tell it.
+        fault: what kept the broker from serving, Dbt.AccessDenied or Dbt.WarehouseUnavailable; None when nothing did.
+    """
+    if fault is None or ended.error is not ACCESS_DENIED:
+        return ended
+    return replace(ended, error=fault.kind, message=f"{fault.message}; then {ended.message}", why=f"{fault.why}; {ended.why}")
 
 
 def _error(
