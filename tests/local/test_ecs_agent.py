@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,13 @@ def test_a_task_sees_its_own_environment_and_nothing_of_ours(world: World, monke
     assert environment["PATH"] == os.environ["PATH"]
     for name in ("AWS_PROFILE", "SECRET_OF_THE_USER", "PYTHONPATH"):
         assert name not in environment
+
+
+def test_a_task_finds_itself_at_the_metadata_endpoint(world: World) -> None:
+    reads = "import json, os; from dbt_runner import task_metadata as m; print(m.task_arn(os.environ), m.container(os.environ)['Image'])"
+    arns = [world.run_task(f'{sys.executable} -c "{reads}"') for _ in range(2)]
+    for arn in arns:
+        assert end_of(world, arn).log.read_text() == f"{arn} none\n"
 
 
 def test_a_task_has_a_home_and_a_temporary_directory_of_its_own_which_go_with_it(world: World) -> None:

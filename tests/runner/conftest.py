@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
 
 import boto3
@@ -65,6 +67,33 @@ def environment(store: Store) -> dict[str, Any]:
     config = config_of("prod")
     store.put({"pk": environment_pk("prod"), "sk": CONFIG, "config": json.dumps(config)})
     return config
+
+
+@pytest.fixture
+def metadata() -> Iterator[Callable[[bytes], str]]:
+    """A task metadata endpoint; called with the document that it serves, it says its address."""
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(bodies[-1])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+
+        def serve(body: bytes) -> str:
+            bodies.append(body)
+            return f"http://127.0.0.1:{server.server_port}/v4/id"
+
+        yield serve
+        server.shutdown()
+        thread.join()
 
 
 def config_of(environment: str) -> dict[str, Any]:

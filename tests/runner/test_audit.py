@@ -15,6 +15,7 @@ import pytest
 
 from dbt_runner import audit
 from dbt_runner.audit import Evidence, NodeWriter, outcome_item, upload_artifacts
+from dbt_runner.claim import Claim
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import MODEL_ERROR
 from dbt_runner.events import CommandResult, NodeResult
@@ -28,6 +29,7 @@ from runner.projects import wait_until
 
 ROOT = Path(__file__).parents[2]
 KEY = AttemptKey("prod", "r-1", 1, "build", 2)
+CLAIM = Claim(1002, "me")
 
 
 def result(name: str, status: str = "success", **fields: Any) -> NodeResult:
@@ -187,7 +189,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         release=ReleaseMeta("1.0.0", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-23T00:00:00Z", "shop"),
         image="sha256:0123",
     )
-    store.put(outcome_item(KEY, failed, evidence))
+    store.put(outcome_item(KEY, CLAIM, failed, evidence))
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
     assert item is not None
     release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
@@ -205,7 +207,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
 
 
 def test_an_outcome_without_an_error_says_none(store: Store) -> None:
-    store.put(outcome_item(KEY, Outcome(None, counts={"success": 2}), Evidence("a", "b", 1.0)))
+    store.put(outcome_item(KEY, CLAIM, Outcome(None, counts={"success": 2}), Evidence("a", "b", 1.0)))
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
     assert item is not None
     assert {"error", "message", "why"}.isdisjoint(item)

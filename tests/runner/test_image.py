@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 
 import pytest
 
@@ -13,33 +11,6 @@ from dbt_runner import image
 
 STARTED, ASKED, IMAGE_ID = (f"sha256:{digit * 64}" for digit in "abc")
 REPOSITORY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/dbt-runner"
-
-
-@pytest.fixture
-def metadata() -> Iterator[Callable[[bytes], str]]:
-    """A task metadata endpoint; called with the document that it serves, it says its address."""
-    bodies: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(bodies[-1])
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-
-        def serve(body: bytes) -> str:
-            bodies.append(body)
-            return f"http://127.0.0.1:{server.server_port}/v4/id"
-
-        yield serve
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,13 @@ def nosy(world: World, more: str = "") -> LambdaSandbox:
 def test_a_step_runs_with_real_dbt_under_the_limits_of_lambda(world: World) -> None:
     """Without semaphores, with no place to write but its own; and once more in the same sandbox, from the unpacked release."""
     sandbox = world.sandbox()
+    assert invoke(sandbox, 0) == {"exit_code": 0, "error": None}, world.lines[-20:]
+    assert world.run.outcome("STEP#00#health_check#1")["compute"] == "lambda"
     assert invoke(sandbox) == {"exit_code": 0, "error": None}, world.lines[-20:]
     outcome = world.run.outcome()
     assert (outcome["compute"], outcome["exit_code"], outcome["counts"]) == ("lambda", 0, {"success": 2, "pass": 2})
     assert {artifact["key"].rsplit("/", 1)[1] for artifact in outcome["artifacts"]} >= {"run_results.json", "manifest.json", "dbt.log"}
     assert set(world.run.nodes()) >= {"model.tiny.orders", "model.tiny.answers"}
-    assert invoke(sandbox, 0) == {"exit_code": 0, "error": None}
-    assert world.run.outcome("STEP#00#health_check#1")["compute"] == "lambda"
     assert {path.split("/")[0] for path in left_in(sandbox)} == {"releases"}
     assert all(json.loads(line) for line in world.lines)
 
@@ -129,7 +129,7 @@ done()
 def test_a_step_that_outgrows_the_function_says_so_in_time_and_keeps_its_nodes(world: World, on_timeout: str, error: str) -> None:
     world.run.steps[0]["on_timeout"] = on_timeout
     world.plan()
-    sandbox = world.sandbox(2.5, environ=world.scripted(SLOW))
+    sandbox = world.sandbox(4, environ=world.scripted(SLOW))
     assert invoke(sandbox)["error"] == error
     outcome = world.run.outcome()
     assert outcome["error"] == error and "1 nodes had finished" in outcome["message"]
@@ -191,6 +191,7 @@ def test_a_warm_start_takes_the_release_that_is_unpacked_and_no_other(world: Wor
     invoke(sandbox)
     file = Path(looked(world)[0]["started"]) / "dbt_project.yml"
     first = file.stat().st_ctime_ns
+    world.plan("r-2")
     invoke(sandbox)
     assert (looked(world)[1]["started"], file.stat().st_ctime_ns) == (looked(world)[0]["started"], first)
 
@@ -208,7 +209,8 @@ def test_a_warm_start_takes_the_release_that_is_unpacked_and_no_other(world: Wor
 def test_a_release_that_a_run_has_changed_is_not_used_again(world: World, tamper: str) -> None:
     seen = LISTS_MODELS
     sandbox = world.sandbox(environ={**world.scripted(seen + tamper + "\n" + ENDS_WELL), "FOUND": str(world.folder / "found")})
-    for _ in range(2):
+    for number in (1, 2):
+        world.plan(f"r-{number}")
         assert invoke(sandbox)["exit_code"] == 0, world.lines[-5:]
     first, second = looked(world)
     assert first == second and first["orders.sql"] == PROJECT["models/orders.sql"]
@@ -228,6 +230,7 @@ def warm(world: World, invocations: int) -> None:
     for number in range(invocations):
         if number == settled:
             pid, (rss, descriptors, files) = sandbox.pid, use()
+        world.plan(f"r-{number}")
         assert invoke(sandbox) == {"exit_code": 0, "error": None}, (number, world.lines[-5:])
     after = use()
     print(
@@ -293,4 +296,5 @@ def test_a_worker_gets_the_secrets_and_a_run_says_when_they_cannot_be_read(world
     assert invoke(world.sandbox(environ={**found, "DBT_RUNNER_SECRETS": json.dumps({"TOKEN": arn})}))["exit_code"] == 0
     assert looked(world)[0]["environ"]["TOKEN"] == "p4ss"
     missing = world.sandbox(environ={**found, "DBT_RUNNER_SECRETS": json.dumps({"TOKEN": f"{arn}none"})})
+    world.plan("r-2")
     assert invoke(missing)["error"] == "Dbt.AccessDenied"

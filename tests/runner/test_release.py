@@ -64,10 +64,10 @@ class WatchedStore(Store):
         with self._lock:
             super().upload_new(body, key)
 
-    def put(self, item: Any, *, only_if_new: bool = False) -> None:
+    def put(self, item: Any, **conditions: Any) -> None:
         self._before(item["sk"])
         with self._lock:
-            super().put(item, only_if_new=only_if_new)
+            super().put(item, **conditions)
 
 
 WRITES = ("bundle.tar.gz", "manifest.json", "release.json", RELEASE_META)

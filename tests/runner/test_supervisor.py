@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_a_worker_does_not_outlive_a_supervisor_that_was_killed(tmp_path: Path, 
     assert is_running(worker)
     supervised.signal(signal.SIGKILL)
     wait_until(lambda: not is_running(worker) or Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_worker_whose_supervisor_died_before_it_could_be_bound_to_it_runs_nothing(tmp_path: Path) -> None:
+    """Started here, it finds another parent than the one that it was to be bound to; what it was to do is there."""
+    given = replace(projects.spec(tmp_path, ["build"]), events_fd=1)
+    command = [sys.executable, "-P", "-m", "dbt_runner.worker", str(os.getppid())]
+    done = subprocess.run(command, input=given.to_json(), cwd=given.project, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"the supervisor (process {os.getppid()}) is gone: nothing was executed\n"
+    assert not Path(given.log_file).exists()
 
 
 # --- scripted workers ------------------------------------------------------------------------------------------------

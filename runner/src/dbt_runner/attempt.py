@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbt_runner import __version__, audit, identity, image, outcome, profile, release, request, resume
+from dbt_runner import __version__, audit, claim, identity, image, outcome, profile, release, request, resume, task_metadata
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
@@ -60,6 +60,8 @@ class Attempt:
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
         """Does the work and returns the exit code. The outcome is in the table before this returns.
 
+        Nothing is done, and nothing written, where another container has the attempt.
+
         Args:
             environment: the environment's name.
             run_key: the run item's sort key.
@@ -72,14 +74,16 @@ class Attempt:
             try:
                 with self._interrupts.raising():
                     key, item = request.locate(self._store, environment, run_key, position, attempt)
+                    task = task_metadata.task_arn(self._environment)
+                    mine = claim.take(self._store, key, self._compute.name, task, self._compute.lifetime_seconds)
             except TypedError as exc:
-                # Without a run there is nothing to write the outcome to: the exit code has to say it.
+                # Without a run there is nothing to write the outcome to, without a claim it is another one's: the exit code has to say it.
                 log.error(str(exc), why=exc.why)
                 return exc.kind.exit_code
             log = JsonLog({"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt})
             result = self._outcome(key, item, log)
             try:
-                self._record(key, result, log, started_at, time.monotonic() - started)
+                self._record(key, mine, result, log, started_at, time.monotonic() - started)
             except Exception as exc:
                 # The exit code is the last way to say it; it must not say that all is well.
                 log.error("the outcome could not be written", error=repr(exc))
@@ -158,7 +162,7 @@ class Attempt:
             yield {**variables, **broker.variables}
             self._fault = broker.fault
 
-    def _record(self, key: AttemptKey, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
+    def _record(self, key: AttemptKey, mine: claim.Claim, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
         asked = self._request
         evidence = audit.Evidence(
             started_at=started_at,
@@ -174,7 +178,7 @@ class Attempt:
             release=self._release,
             image=image.digest(self._environment),
         )
-        self._store.put(audit.outcome_item(key, result, evidence))
+        self._store.put(audit.outcome_item(key, mine, result, evidence), only_over="holder")
         if result.error:
             log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
         else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
@@ -141,13 +142,14 @@ def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> lis
         return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), filter(Path.is_file, files)))
 
 
-def outcome_item(key: AttemptKey, outcome: Outcome, evidence: Evidence) -> dict[str, Any]:
+def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> dict[str, Any]:
     """The outcome as an item of the table; docs/architecture.md describes its attributes."""
     return {
         "pk": key.pk,
         "sk": key.outcome_sk,
         "step": key.name,
         "attempt": key.attempt,
+        "holder": claim.holder,
         "exit_code": outcome.exit_code,
         "error": outcome.error.name if outcome.error else None,
         "message": outcome.message[:_MAX_MESSAGE] or None,

@@ -21,6 +21,7 @@ class Compute:
     Attributes:
         name: as the outcome calls it.
         seconds: after this long from its start the attempt has to stop, in order to be able to say so; None for no such limit.
+        lifetime_seconds: after this long from its start it is ended from outside; None where nobody does that.
         grace_seconds: how long dbt may take to stop when it is asked to.
         fetch: gets a release, as `release.fetch` does; the project may lie elsewhere than asked.
         variables: the team's variables that are not in the process's environment yet.
@@ -28,6 +29,7 @@ class Compute:
 
     name: str = "fargate"
     seconds: float | None = None
+    lifetime_seconds: float | None = None
     grace_seconds: float = GRACE_SECONDS
     fetch: Callable[[Store, str, Path], Release] = lambda store, version, folder: release.fetch(store, version, folder)
     variables: Callable[[], Mapping[str, str]] = dict

@@ -83,6 +83,7 @@ class Sandbox:
         compute = Compute(
             name="lambda",
             seconds=seconds_left - margin,
+            lifetime_seconds=seconds_left,
             grace_seconds=margin * _GRACE,
             fetch=self._releases.fetch,
             variables=lambda: secret_variables.read(self._secrets, self._clients),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import PutTypeDef
+    from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef, PutTypeDef
     from mypy_boto3_s3 import S3Client
 
 Item = dict[str, Any]
@@ -31,6 +31,7 @@ RUN_PREFIX = "RUN#"
 RELEASES = "releases/"
 STEP_PREFIX = "STEP#"
 NODE_PREFIX = "NODE#"
+CLAIM = "CLAIM"
 
 
 def environment_pk(environment: str) -> str:
@@ -173,19 +174,53 @@ class Store:
             for item in page["Items"]:
                 yield _unmarshal(item)
 
-    def put(self, item: Mapping[str, Any], *, only_if_new: bool = False) -> None:
+    def put(self, item: Mapping[str, Any], *, only_if_new: bool = False, only_over: str | None = None) -> None:
         """Writes one item.
 
+        Args:
+            only_over: an attribute; an item that is there already must have the same value of it.
+
         Raises:
-            AlreadyThere: with `only_if_new`, when the key is taken. Nothing was changed.
+            AlreadyThere: with `only_if_new`, when the key is taken; with `only_over`, when it is by another value. Nothing was changed.
         """
-        if not only_if_new:
+        if not only_if_new and only_over is None:
             self._dynamodb.put_item(TableName=self.table, Item=_marshal(item))
             return
+        put: PutItemInputTypeDef = {"TableName": self.table, "Item": _marshal(item), "ConditionExpression": "attribute_not_exists(pk)"}
+        if only_over is not None:
+            put["ConditionExpression"] = "attribute_not_exists(pk) OR #only = :only"
+            put["ExpressionAttributeNames"] = {"#only": only_over}
+            put["ExpressionAttributeValues"] = _marshal({":only": item[only_over]})
         try:
-            self._dynamodb.put_item(TableName=self.table, Item=_marshal(item), ConditionExpression="attribute_not_exists(pk)")
+            self._dynamodb.put_item(**put)
         except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
             raise AlreadyThere(f"{item['pk']} {item['sk']}") from exc
+
+    def update(self, pk: str, sk: str, changes: Mapping[str, Any], *, condition: str, values: Mapping[str, Any]) -> None:
+        """Changes attributes of one item, or makes it, and leaves its other ones as they are.
+
+        Args:
+            changes: attributes with their new values; one that is None is removed.
+            condition: an expression that must hold of the item as it is.
+            values: what the condition names, with the colons.
+
+        Raises:
+            AlreadyThere: the condition does not hold. Nothing was changed.
+        """
+        new = {f":new_{name}": value for name, value in changes.items()}
+        gone = [f"#{name}" for name, value in changes.items() if value is None]
+        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name, value in changes.items() if value is not None)
+        try:
+            self._dynamodb.update_item(
+                TableName=self.table,
+                Key=_marshal({"pk": pk, "sk": sk}),
+                UpdateExpression=expression + (f" REMOVE {', '.join(gone)}" if gone else ""),
+                ConditionExpression=condition,
+                ExpressionAttributeNames={f"#{name}": name for name in changes},
+                ExpressionAttributeValues=_marshal({**new, **values}),
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
+            raise AlreadyThere(f"{pk} {sk}") from exc
 
     def put_many(self, items: Iterable[Mapping[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Writes items in batches of 25, and again what DynamoDB left unprocessed, until all are written.

@@ -73,7 +73,7 @@ class Supervisor:
         with _wakeup_on_signals() as wakeup:
             process = subprocess.Popen(
                 # -P: what lies in the project's folder is not for import; a yaml.py there would shadow PyYAML.
-                [sys.executable, "-P", "-m", "dbt_runner.worker"],
+                [sys.executable, "-P", "-m", "dbt_runner.worker", str(os.getpid())],
                 env=self._environment,
                 cwd=spec.project,
                 stdin=subprocess.PIPE,

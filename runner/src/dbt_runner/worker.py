@@ -1,7 +1,7 @@
 """The worker: the child process that imports dbt once and runs a step's commands in order.
 
 It is started by the supervisor with a WorkerSpec on its standard input and reports over a pipe. It has no credentials but the
-warehouse's, and writes nowhere but into the attempt's folder and to the pipe.
+warehouse's, and writes nowhere but into the attempt's folder and to the pipe. Its one argument is the supervisor's process id.
 """
 
 from __future__ import annotations
@@ -316,20 +316,26 @@ def _utc(moment: str) -> str:
     return timestamp(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
 
 
-def _die_with_the_supervisor() -> None:
+def _die_with_the_supervisor(supervisor: int) -> None:
     """Has the kernel kill this process when its parent dies, by SIGKILL too: nobody would hear what it runs on with. On Linux only.
 
     https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 
+    Args:
+        supervisor: the parent's process id.
+
     Raises:
         OSError: the kernel refused.
+        SystemExit: the parent has died before it could be asked for that.
     """
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != supervisor:
+        sys.exit(f"the supervisor (process {supervisor}) is gone: nothing was executed")
 
 
 def main() -> None:
-    _die_with_the_supervisor()
+    _die_with_the_supervisor(int(sys.argv[1]))
     # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from dbt_runner import dbt_semaphores

@@ -1,8 +1,9 @@
 """Runs the tasks of the embedded ECS as local processes.
 
 What holds in a container holds here: the process sees the environment of its task definition and overrides and little
-else, has its own home and temporary directory, gets SIGTERM when its task is stopped and SIGKILL when the stop timeout
-is over, and takes its children with it when it ends. CPU and memory limits are not enforced.
+else, finds its task's metadata where ECS would have them, has its own home and temporary directory, gets SIGTERM when its
+task is stopped and SIGKILL when the stop timeout is over, and takes its children with it when it ends. CPU and memory
+limits are not enforced.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner.local.errors import StackError
+from dbt_runner.local.task_metadata_server import TaskMetadataServer
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class EcsAgent:
         self._containers: dict[str, _Container] = {}
         self._ended: list[TaskEnd] = []
         self._lock = threading.Lock()
+        self._metadata: TaskMetadataServer | None = None
         self._closed = False
 
     @property
@@ -98,6 +101,7 @@ class EcsAgent:
         if board.runner is not None:
             raise StackError("another ECS agent runs in this process already: close it first")
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._metadata = TaskMetadataServer()
         board.runner = self
 
     def start(self, task: Any) -> None:
@@ -152,6 +156,9 @@ class EcsAgent:
         finally:
             if board.runner is self:
                 board.runner = None
+            if self._metadata is not None:
+                self._metadata.close()
+                self._metadata = None
 
     def _container(self, task: Any) -> _Container:
         definition = task._backend.describe_task_definition(task.task_definition_arn)
@@ -169,6 +176,7 @@ class EcsAgent:
                 "PYTHONUNBUFFERED": "1",
                 "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
                 **self._environ,
+                **(self._metadata.add(task, main["image"]) if self._metadata else {}),
                 "HOME": str(directory / "home"),
                 "TMPDIR": str(directory / "tmp"),
                 **{item["name"]: item["value"] for item in [*main.get("environment", []), *overrides.get("environment", [])]},
@@ -219,6 +227,8 @@ class EcsAgent:
         task = container.task
         with self._lock:
             del self._containers[task.task_arn]
+            if self._metadata is not None:
+                self._metadata.remove(task)
             asked = task.desired_status == "STOPPED"
             self._ended.append(
                 TaskEnd(
