@@ -1,0 +1,80 @@
+"""A small dbt project, and runs of it by the real attempt: supervisor, broker, worker, dbt and adapter. Only the clouds are stand-ins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbt_runner.store import Item, Store
+from runner import projects
+from runner.attempts import Run, publish
+from runner.conftest import audit_store, environment, no_outside_settings, store
+from warehouses.aws import Aws, aws
+from warehouses.gate import certificate
+
+__all__ = ["audit_store", "environment", "no_outside_settings", "store"]
+
+PROJECT: Mapping[str, str] = {
+    "dbt_project.yml": projects.PROJECT,
+    "models/orders.sql": "{{ config(materialized='table') }} select 1 as id, 10 as amount union all select 2 as id, 20 as amount",
+    "models/big_orders.sql": "select id from {{ ref('orders') }} where amount > 15",
+    "models/models.yml": "models: [{ name: big_orders, columns: [{ name: id, data_tests: [not_null] }] }]",
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Aws]:
+    with aws() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def localhost(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of localhost."""
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def cloud(served: Aws, no_outside_settings: None, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """AWS as a test begins with it. The supervisor of a test is this process, so that its variables are this process's."""
+    served.reset()
+    for service in ("STS", "REDSHIFT", "REDSHIFT_SERVERLESS"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", served.url)
+    return served
+
+
+class WarehouseRun(Run):
+    """A run of the project on a warehouse."""
+
+    def build(self) -> Item:
+        """`dbt build`; the outcome."""
+        self.attempt()
+        return self.outcome()
+
+    def check(self) -> Item:
+        """The health check; its outcome."""
+        self.attempt(0)
+        return self.outcome("STEP#00#health_check#1")
+
+    def built(self) -> Mapping[str, str]:
+        return {node["name"]: node["status"] for node in self.nodes().values()}
+
+
+@pytest.fixture
+def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) -> Callable[[dict[str, Any]], WarehouseRun]:
+    """Makes a run on a warehouse, as CONFIG has it."""
+    publish(store, tmp_path / "project", PROJECT)
+
+    def make(warehouse: dict[str, Any]) -> WarehouseRun:
+        environment["warehouse"] = {"identity": {}, **warehouse}
+        run = WarehouseRun(store, environment)
+        # Of what a container has, what leads the drivers to the stand-ins.
+        run.environment.update({name: value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL_")})
+        run.sts = cloud.control_client
+        return run
+
+    return make

@@ -1,0 +1,149 @@
+"""PostgreSQL by RDS's tokens: a real server behind a gate that takes TLS and a token of the warehouse role, as RDS does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbt_runner import attempt
+from dbt_runner.broker import Broker
+from runner import projects
+from runner.conftest import ACCOUNT
+from warehouses.aws import ROLE, Aws
+from warehouses.conftest import WarehouseRun
+from warehouses.gate import gate
+from warehouses.sigv4 import Refused, signed_query
+
+pytestmark = pytest.mark.xdist_group("warehouse-postgres")
+
+Warehouse = Callable[..., dict[str, Any]]
+
+
+class Rds:
+    """Judges a login as RDS does: the password has to be a request to connect as this user, signed by a role that may do so.
+
+    Attributes:
+        role: which role may be the user dbt.
+        tokens: the passwords that were accepted, in order.
+        accepted: told every one of them before its login is answered.
+        over: passwords that are not good any more.
+    """
+
+    def __init__(self, cloud: Aws) -> None:
+        self._cloud = cloud
+        self.port = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self.role = ROLE
+        self.tokens: list[str] = []
+        self.accepted: Callable[[str], None] = lambda _: None
+        self.over: set[str] = set()
+
+    def judge(self, user: str, database: str, password: str) -> None:
+        signed = signed_query(f"https://{password}")
+        try:
+            session = self._cloud.caller(signed, self._cloud.ahead)
+            asked = dict(part.partition("=")[::2] for part in signed.url.partition("?")[2].split("&"))
+            if (session.role, signed.service, asked["Action"], asked["DBUser"]) != (self.role, "rds-db", "connect", user):
+                raise Refused("AccessDenied", "")
+            if signed.headers["host"] != f"localhost:{self.port}" or password in self.over:
+                raise Refused("AccessDenied", "")
+        except Refused as exc:
+            # RDS tells nobody more than that.
+            raise Refused("28000", f'PAM authentication failed for user "{user}"') from exc
+        self.tokens.append(password)
+        self.accepted(password)
+
+
+@pytest.fixture(scope="module")
+def server(served: Aws, localhost: Path) -> Iterator[Rds]:
+    rds = Rds(served)
+    with projects.postgres() as warehouse:
+        projects.query(warehouse, "create role dbt login; create schema analytics authorization dbt; commit; select 1")
+        projects.query(warehouse, "create schema closed; commit; select 1")
+        with gate(f"{warehouse.settings['host']}/.s.PGSQL.5432", localhost, rds.judge) as rds.port:
+            yield rds
+
+
+@pytest.fixture
+def rds(server: Rds, cloud: Aws) -> Rds:
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def warehouse(rds: Rds, localhost: Path) -> Warehouse:
+    def make(**settings: Any) -> dict[str, Any]:
+        base = {"host": "localhost", "port": str(rds.port), "user": "dbt", "dbname": "postgres", "schema": "analytics"}
+        tls = {"sslmode": "verify-full", "sslrootcert": str(localhost)}
+        return {
+            "type": "postgres",
+            "settings": {**base, **tls, **settings},
+            "identity": {"method": "rds_iam", "resource_id": "db-ABC"},
+        }
+
+    return make
+
+
+Runs = Callable[[dict[str, Any]], WarehouseRun]
+
+
+def test_a_build_passes_as_the_warehouse_role_and_outlives_its_password(
+    runs: Runs, warehouse: Warehouse, rds: Rds, cloud: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brokers: list[Broker] = []
+
+    def brokered(*args: Any) -> Broker:
+        brokers.append(Broker(*args, renew_file_after_seconds=0.01))
+        return brokers[0]
+
+    def first_one_ends(token: str) -> None:
+        if not rds.over:
+            rds.over.add(token)
+            signature = token.rpartition("=")[2]
+            file = Path(brokers[0].variables["PGPASSFILE"])
+            projects.wait_until(lambda: signature not in file.read_text())
+
+    monkeypatch.setattr(attempt, "Broker", brokered)
+    rds.accepted = first_one_ends
+    run = runs(warehouse(threads="1"))
+    assert run.build().get("error") is None
+    assert run.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
+    # Each node logs in by itself, and all of them by one session of the role, in this run's name.
+    assert len(rds.tokens) > len(run.built()) and len(set(rds.tokens)) > 1
+    (session,) = cloud.assumed
+    assert (session.source_identity, session.tags) == ("r-1", {"environment": "prod", "run": "r-1"})
+
+
+@pytest.mark.parametrize("role", ["analytics-staging-warehouse", "analytics-prod-states"])
+def test_another_role_is_refused_before_dbt_starts(runs: Runs, warehouse: Warehouse, role: str) -> None:
+    run = runs(warehouse())
+    run.config["roles"]["warehouse"] = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    outcome = run.build()
+    assert (outcome["error"], outcome["exit_code"]) == ("Dbt.AccessDenied", 21)
+    assert "is not authorized to perform: sts:AssumeRole on resource" in outcome["message"] and role in outcome["why"]
+
+
+def test_a_database_that_trusts_another_role_is_access_denied(runs: Runs, warehouse: Warehouse, rds: Rds) -> None:
+    rds.role = f"arn:aws:iam::{ACCOUNT}:role/analytics-staging-warehouse"
+    outcome = runs(warehouse()).check()
+    assert outcome["error"] == "Dbt.AccessDenied"
+    assert 'PAM authentication failed for user "dbt"' in outcome["message"]
+
+
+def test_a_token_that_is_over_is_access_denied(runs: Runs, warehouse: Warehouse, cloud: Aws) -> None:
+    cloud.ahead = timedelta(minutes=16)
+    outcome = runs(warehouse()).check()
+    assert outcome["error"] == "Dbt.AccessDenied"
+    assert 'PAM authentication failed for user "dbt"' in outcome["message"]
+
+
+def test_a_connection_without_tls_is_access_denied(runs: Runs, warehouse: Warehouse) -> None:
+    outcome = runs(warehouse(sslmode="disable")).check()
+    assert outcome["error"] == "Dbt.AccessDenied"
+    assert "no encryption" in outcome["message"]
