@@ -28,6 +28,8 @@ locals {
         cluster        = "${local.arn}:ecs:${local.regional}:cluster/${var.name}-${env}"
         tasks          = "${local.arn}:ecs:${local.regional}:task/${var.name}-${env}/*"
         task_family    = "${local.arn}:ecs:${local.regional}:task-definition/${var.name}-${env}"
+        function       = "${local.arn}:lambda:${local.regional}:function:${var.name}-${env}"
+        function_logs  = "${local.arn}:logs:${local.regional}:log-group:/aws/lambda/${var.name}-${env}"
         runner_logs    = "${local.arn}:logs:${local.regional}:log-group:/${var.name}/${env}/runner"
         state_machine  = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}"
         executions     = "${local.arn}:states:${local.regional}:execution:${var.name}-${env}:*"
@@ -43,9 +45,22 @@ locals {
 
       jobs = {
         for job, j in e.jobs : job => merge(j, {
-          steps = [for s in j.steps : merge(s, { timeout_seconds = coalesce(s.timeout_seconds, min(3600, e.timeout_seconds - 60)) })]
+          steps = [for s in j.steps : merge(s, {
+            timeout_seconds = coalesce(s.timeout_seconds, min(3600, e.timeout_seconds - 60))
+            compute         = coalesce(s.compute, e.compute.type)
+            on_timeout      = coalesce(s.on_timeout, e.compute.on_timeout)
+          })]
         })
       }
+
+      # The function is made where anything runs on it.
+      function = anytrue(concat(
+        [e.compute.type == "lambda", e.health_check.compute == "lambda"],
+        flatten([for j in e.jobs : [for s in j.steps : coalesce(s.compute, e.compute.type) == "lambda"]])
+        )) ? merge(e.compute.lambda, {
+        subnet_ids         = e.compute.lambda.vpc ? var.network.subnet_ids : []
+        security_group_ids = e.compute.lambda.vpc ? var.network.security_group_ids : []
+      }) : null
     })
   }
 

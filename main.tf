@@ -42,6 +42,7 @@ module "identity" {
   location    = local.location
   arns        = each.value.arns
   warehouse   = each.value.warehouse
+  function    = each.value.function
   image       = var.image
   secrets     = each.value.secrets
   iam         = var.iam
@@ -73,6 +74,7 @@ module "runner" {
   log_retention_days = var.audit.log_retention_days
   image              = var.image
   compute            = each.value.compute
+  function           = each.value.function
   table              = module.audit_store.table
   bucket             = module.audit_store.bucket
   env_vars           = each.value.env_vars
@@ -105,6 +107,8 @@ module "state_machine" {
     assign_public_ip = var.network.assign_public_ip ? "ENABLED" : "DISABLED"
     log_group        = module.runner[each.key].log_group
   }
+
+  function = module.runner[each.key].function
 
   log_retention_days = var.audit.log_retention_days
   kms_key_arn        = var.kms_key_arn

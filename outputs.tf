@@ -17,8 +17,10 @@ output "environments" {
       role_arns           = merge(module.identity[env].roles, lookup(module.oidc_federation.roles, env, {}))
       cluster_arn         = module.runner[env].cluster_arn
       task_definition_arn = module.runner[env].task_definition_arn
+      function_arn        = try(module.runner[env].function.function, null)
       topic_arn           = module.notifications[env].topic_arn
-      log_groups          = merge(module.state_machine[env].log_groups, { runner = module.runner[env].log_group })
+      log_groups = merge(module.state_machine[env].log_groups, { runner = module.runner[env].log_group },
+      local.environments[env].function == null ? {} : { function = module.runner[env].function.log_group })
     }
   }
 }

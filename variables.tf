@@ -10,7 +10,7 @@ locals {
   name_pattern             = "^[a-z0-9][a-z0-9_-]{0,39}$"
   timezone_pattern         = "^[A-Za-z][A-Za-z0-9_+/-]{0,49}$"
   env_var_pattern          = "^[A-Za-z_][A-Za-z0-9_]*$"
-  reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_)"
+  reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_|LAMBDA_|_HANDLER$|_X_AMZN_)"
   email_pattern            = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"
 
   # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
@@ -117,6 +117,10 @@ variable "environments" {
     warehouse.identity  how the warehouse knows the runner, by type: docs/warehouses. postgres: { method = "rds_iam", resource_id = "db-..." }.
     compute.sizes       a step begins with the first; an attempt after one that ran out of memory has the next.
     compute.spot        all attempts of a step but the last run on Spot; a retry.max_attempts of 1 is on Spot too.
+    compute.type        where steps run: fargate, or lambda for light ones; a step's own `compute` wins, health_check.compute is the check's.
+    compute.lambda      the function, made where anything runs on it: memory and ephemeral_storage in MiB, timeout_seconds of at most 900,
+                        reserved_concurrency, and whether it is in `network` (vpc). It needs the image in ECR in the same region.
+    compute.on_timeout  what becomes of a step that outgrows the function, in time or memory: fail, or fargate to do the rest there.
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
     overlap             what a run does while another holds the environment: skip, queue or fail.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
@@ -134,6 +138,14 @@ variable "environments" {
       sizes        = optional(list(object({ cpu = number, memory = number })), [{ cpu = 1024, memory = 4096 }])
       spot         = optional(bool, true)
       architecture = optional(string, "ARM64")
+      on_timeout   = optional(string, "fail")
+      lambda = optional(object({
+        memory               = optional(number, 2048)
+        timeout_seconds      = optional(number, 900)
+        ephemeral_storage    = optional(number, 1024)
+        reserved_concurrency = optional(number)
+        vpc                  = optional(bool, true)
+      }), {})
     }), {})
     health_check = optional(object({
       enabled         = optional(bool, true)
@@ -158,6 +170,8 @@ variable "environments" {
         commands        = list(string)
         on_failure      = optional(string, "fail")
         timeout_seconds = optional(number)
+        compute         = optional(string)
+        on_timeout      = optional(string)
       }))
     })), {})
     env_vars = optional(map(string), {})
@@ -192,10 +206,61 @@ variable "environments" {
   # Compute
 
   validation {
-    condition = alltrue([for e in var.environments : e.compute.type == "fargate" && e.health_check.compute == "fargate"])
-    error_message = "compute.type and health_check.compute must be fargate, the only one supported yet: ${join(", ", [
-      for env, e in var.environments : env if e.compute.type != "fargate" || e.health_check.compute != "fargate"
+    condition = alltrue(flatten([
+      for e in var.environments : [for c in concat([e.compute.type, e.health_check.compute], flatten([for j in e.jobs : j.steps[*].compute])) : c == null ? true : contains(["fargate", "lambda"], c)]
+    ]))
+    error_message = "compute.type, health_check.compute and the compute of a step must be fargate or lambda: ${join(", ", [
+      for env, e in var.environments : env if !alltrue([for c in concat([e.compute.type, e.health_check.compute], flatten([for j in e.jobs : j.steps[*].compute])) : c == null ? true : contains(["fargate", "lambda"], c)])
     ])}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for o in concat([e.compute.on_timeout], flatten([for j in e.jobs : j.steps[*].on_timeout])) : o == null ? true : contains(["fail", "fargate"], o)]
+    ]))
+    error_message = "compute.on_timeout and the on_timeout of a step must be fail, or fargate to do the rest of a step there that outgrows Lambda: ${join(", ", [
+      for env, e in var.environments : env if !alltrue([for o in concat([e.compute.on_timeout], flatten([for j in e.jobs : j.steps[*].on_timeout])) : o == null ? true : contains(["fail", "fargate"], o)])
+    ])}."
+  }
+
+  # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html; with less memory dbt does not start.
+  validation {
+    condition = alltrue([
+      for n in flatten([for l in values(var.environments)[*].compute.lambda : [l.memory, l.ephemeral_storage]]) :
+      n >= 512 && n <= 10240 && floor(n) == n
+    ])
+    error_message = "compute.lambda.memory and ephemeral_storage must be whole numbers of MiB from 512 to 10240: ${join(", ", [
+      for env, e in var.environments : "${env} (memory ${e.compute.lambda.memory}, ephemeral_storage ${e.compute.lambda.ephemeral_storage})"
+      if !alltrue([for n in [e.compute.lambda.memory, e.compute.lambda.ephemeral_storage] : n >= 512 && n <= 10240 && floor(n) == n])
+    ])}."
+  }
+
+  # Of the time a quarter, 40 seconds at most, is for stopping dbt and writing the outcome.
+  validation {
+    condition = alltrue([
+      for l in values(var.environments)[*].compute.lambda : l.timeout_seconds >= 60 && l.timeout_seconds <= 900 && floor(l.timeout_seconds) == l.timeout_seconds
+    ])
+    error_message = "compute.lambda.timeout_seconds must be a whole number from 60 to 900, Lambda's limit; longer steps belong on fargate: ${join(", ", [
+      for env, e in var.environments : "${env} (${e.compute.lambda.timeout_seconds})"
+      if e.compute.lambda.timeout_seconds < 60 || e.compute.lambda.timeout_seconds > 900 || floor(e.compute.lambda.timeout_seconds) != e.compute.lambda.timeout_seconds
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([
+      for l in values(var.environments)[*].compute.lambda : l.reserved_concurrency == null ? true : l.reserved_concurrency >= 1 && floor(l.reserved_concurrency) == l.reserved_concurrency
+    ])
+    error_message = "compute.lambda.reserved_concurrency must be a whole number of at least 1, or be left out (with 0 the function could never run): ${join(", ", [
+      for env, e in var.environments : "${env} (${coalesce(e.compute.lambda.reserved_concurrency, 1)})"
+      if try(e.compute.lambda.reserved_concurrency < 1 || floor(e.compute.lambda.reserved_concurrency) != e.compute.lambda.reserved_concurrency, false)
+    ])}."
+  }
+
+  validation {
+    condition = can(regex("^\\d{12}\\.dkr\\.ecr[.-]", var.image)) || !anytrue(flatten([
+      for e in var.environments : [for c in concat([e.compute.type, e.health_check.compute], flatten([for j in e.jobs : j.steps[*].compute])) : c == null ? false : c == "lambda"]
+    ]))
+    error_message = "image must be in a private repository of ECR, in the same region, where compute is lambda: Lambda takes it from nowhere else."
   }
 
   validation {
@@ -391,7 +456,7 @@ variable "environments" {
     condition = alltrue(flatten([
       for e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : can(regex(local.env_var_pattern, key)) && !can(regex(local.reserved_env_var_pattern, key))]
     ]))
-    error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_ or AWS_, which the runner and AWS set: ${join(", ", flatten([
+    error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_, AWS_ or LAMBDA_, which the runner and AWS set: ${join(", ", flatten([
       for env, e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}" if !can(regex(local.env_var_pattern, key)) || can(regex(local.reserved_env_var_pattern, key))]
     ]))}."
   }

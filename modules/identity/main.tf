@@ -5,6 +5,9 @@
 # Policies are inline: each belongs to one role, is never attached elsewhere and goes with it.
 
 locals {
+  functions     = var.function == null ? [] : [var.function]
+  vpc_functions = [for f in local.functions : f if f.vpc]
+
   roles = {
     for role in ["states", "task", "warehouse", "execution", "scheduler", "events"] :
     role => "${var.iam.name_prefix}${var.id}-${role}"

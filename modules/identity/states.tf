@@ -53,6 +53,18 @@ data "aws_iam_policy_document" "states" {
     }
   }
 
+  # Exactly this function, as one of its versions.
+  # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
+  dynamic "statement" {
+    for_each = local.functions
+
+    content {
+      sid       = "InvokeFunction"
+      actions   = ["lambda:InvokeFunction"]
+      resources = ["${var.arns.function}:*"]
+    }
+  }
+
   # Tasks are tagged with their run as they start; nothing else is tagged.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
   statement {

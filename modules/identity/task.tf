@@ -1,5 +1,9 @@
 # The runner's supervisor: releases in, records and artifacts out. It never touches the warehouse under this role.
 
+locals {
+  ec2 = "arn:${var.location.partition}:ec2:${var.location.region}:${var.location.account}"
+}
+
 data "aws_iam_policy_document" "task_trust" {
   # ECS can't be held to one cluster here.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
@@ -22,6 +26,29 @@ data "aws_iam_policy_document" "task_trust" {
       test     = "ArnLike"
       variable = "aws:SourceArn"
       values   = ["arn:${var.location.partition}:ecs:${var.location.region}:${var.location.account}:*"]
+    }
+  }
+
+  # The runner is the same on Lambda, and so is its role.
+  # https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html
+  dynamic "statement" {
+    for_each = local.functions
+
+    content {
+      sid     = "Functions"
+      actions = ["sts:AssumeRole"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["lambda.amazonaws.com"]
+      }
+
+      # Only this account's own functions can be given this role. Whether Lambda names its account here is not documented.
+      condition {
+        test     = "StringEqualsIfExists"
+        variable = "aws:SourceAccount"
+        values   = [var.location.account]
+      }
     }
   }
 }
@@ -112,6 +139,99 @@ data "aws_iam_policy_document" "task" {
     resources = [local.role_arns.warehouse]
   }
 
+  # On Lambda the runner has to do itself what the ECS agent does for a task under the execution role: logs and secrets.
+  # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
+  dynamic "statement" {
+    for_each = local.functions
+
+    content {
+      sid       = "WriteFunctionLogs"
+      actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      resources = ["${var.arns.function_logs}:*"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_iam-policies.html
+  dynamic "statement" {
+    for_each = length(local.secret_arns) > 0 ? local.functions : []
+
+    content {
+      sid       = "ReadSecrets"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = local.secret_arns
+    }
+  }
+
+  # https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-access.html
+  dynamic "statement" {
+    for_each = length(local.parameter_arns) > 0 ? local.functions : []
+
+    content {
+      sid       = "ReadParameters"
+      actions   = ["ssm:GetParameter"]
+      resources = local.parameter_arns
+    }
+  }
+
+  # Lambda itself makes the function's network interfaces under this role, in these subnets and with these security groups.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid     = "CreateInterfaces"
+      actions = ["ec2:CreateNetworkInterface"]
+      resources = concat(
+        ["${local.ec2}:network-interface/*"],
+        [for id in statement.value.subnet_ids : "${local.ec2}:subnet/${id}"],
+        [for id in statement.value.security_group_ids : "${local.ec2}:security-group/${id}"],
+      )
+    }
+  }
+
+  # Lambda refuses a role that may do this with some interfaces only: it asks for all resources of the account.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid       = "ManageInterfaces"
+      actions   = ["ec2:AssignPrivateIpAddresses", "ec2:DeleteNetworkInterface", "ec2:UnassignPrivateIpAddresses"]
+      resources = ["${local.ec2}:*/*"]
+    }
+  }
+
+  # These actions know no resource.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid       = "SeeInterfaces"
+      actions   = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"]
+      resources = ["*"]
+    }
+  }
+
+  # What Lambda may do with interfaces, the function's code may not.
+  # https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+  dynamic "statement" {
+    for_each = local.vpc_functions
+
+    content {
+      sid       = "NoInterfacesFromCode"
+      effect    = "Deny"
+      actions   = ["ec2:*"]
+      resources = ["*"]
+
+      condition {
+        test     = "ArnLike"
+        variable = "lambda:SourceFunctionArn"
+        values   = [var.arns.function, "${var.arns.function}:*"]
+      }
+    }
+  }
+
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
   dynamic "statement" {
     for_each = local.kms_keys
@@ -155,6 +275,52 @@ data "aws_iam_policy_document" "task" {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
         values   = [for path in ["", "/releases/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*"] : "${var.arns.bucket}${path}"]
+      }
+    }
+  }
+
+  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html#security-encryption-encryption-context
+  dynamic "statement" {
+    for_each = length(local.functions) > 0 && length(local.secret_arns) > 0 ? local.kms_keys : []
+
+    content {
+      sid       = "DecryptSecrets"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.secretsmanager]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:SecretARN"
+        values   = local.secret_arns
+      }
+    }
+  }
+
+  # https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
+  dynamic "statement" {
+    for_each = length(local.functions) > 0 && length(local.parameter_arns) > 0 ? local.kms_keys : []
+
+    content {
+      sid       = "DecryptParameters"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.ssm]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:EncryptionContext:PARAMETER_ARN"
+        values   = local.parameter_arns
       }
     }
   }

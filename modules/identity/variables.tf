@@ -22,6 +22,8 @@ variable "arns" {
     cluster        = string
     tasks          = string
     task_family    = string
+    function       = string
+    function_logs  = string
     runner_logs    = string
     state_machine  = string
     executions     = string
@@ -37,6 +39,15 @@ variable "warehouse" {
     type     = string
     settings = map(string)
     identity = map(string)
+  })
+}
+
+variable "function" {
+  description = "Where the Lambda function's network is; null where there is no function."
+  type = object({
+    vpc                = bool
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
   })
 }
 

@@ -3,12 +3,14 @@ locals {
 
   # Names that the runner reads; the team's own never begin with DBT_RUNNER_ or AWS_ (validated).
   env_vars = merge(var.env_vars, {
-    AWS_DEFAULT_REGION     = var.region
     DBT_RUNNER_TABLE       = var.table
     DBT_RUNNER_BUCKET      = var.bucket
     DBT_RUNNER_ENVIRONMENT = var.environment
     DBT_RUNNER_IMAGE       = var.image
   })
+
+  # Lambda sets the region itself.
+  task_env_vars = merge(local.env_vars, { AWS_DEFAULT_REGION = var.region })
 }
 
 resource "aws_cloudwatch_log_group" "this" {
@@ -54,7 +56,7 @@ resource "aws_ecs_task_definition" "this" {
     image     = var.image
     essential = true
 
-    environment = [for key, value in local.env_vars : { name = key, value = value }]
+    environment = [for key, value in local.task_env_vars : { name = key, value = value }]
     secrets     = [for key, arn in var.secrets : { name = key, valueFrom = arn }]
 
     # Everything a run writes goes to /tmp and ends with the task.

@@ -18,3 +18,13 @@ output "log_group" {
   description = "Name of the log group."
   value       = aws_cloudwatch_log_group.this.name
 }
+
+output "function" {
+  description = "The function as CONFIG has it: ARN with version, limits, log group; null where there is none."
+  value = var.function == null ? null : {
+    function        = aws_lambda_function.this[0].qualified_arn
+    timeout_seconds = var.function.timeout_seconds
+    memory          = var.function.memory
+    log_group       = aws_cloudwatch_log_group.function[0].name
+  }
+}

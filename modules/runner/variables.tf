@@ -36,6 +36,19 @@ variable "compute" {
   })
 }
 
+variable "function" {
+  description = "The Lambda function's memory and storage (MiB), timeout, reserved concurrency and network; null makes none."
+  type = object({
+    memory               = number
+    timeout_seconds      = number
+    ephemeral_storage    = number
+    reserved_concurrency = number
+    vpc                  = bool
+    subnet_ids           = list(string)
+    security_group_ids   = list(string)
+  })
+}
+
 variable "table" {
   description = "Name of the audit table."
   type        = string

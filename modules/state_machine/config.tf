@@ -29,7 +29,8 @@ locals {
       execution = var.roles.execution
     }
 
-    ecs = var.ecs
+    ecs    = var.ecs
+    lambda = var.function
   }
 }
 

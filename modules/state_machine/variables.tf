@@ -57,6 +57,14 @@ variable "settings" {
       sizes        = list(object({ cpu = number, memory = number }))
       spot         = bool
       architecture = string
+      on_timeout   = string
+      lambda = object({
+        memory               = number
+        timeout_seconds      = number
+        ephemeral_storage    = number
+        reserved_concurrency = number
+        vpc                  = bool
+      })
     })
     health_check = object({
       enabled         = bool
@@ -81,6 +89,8 @@ variable "settings" {
         commands        = list(string)
         on_failure      = string
         timeout_seconds = number
+        compute         = string
+        on_timeout      = string
       }))
     }))
     env_vars = map(string)
@@ -97,6 +107,16 @@ variable "ecs" {
     security_groups  = list(string)
     assign_public_ip = string
     log_group        = string
+  })
+}
+
+variable "function" {
+  description = "The Lambda function, with its version, and its limits; null where there is none. It goes to CONFIG as it is, as `lambda`."
+  type = object({
+    function        = string
+    timeout_seconds = number
+    memory          = number
+    log_group       = string
   })
 }
 

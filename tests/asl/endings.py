@@ -159,8 +159,10 @@ def _assert_started_in_order(cloud: Cloud, record: Item) -> None:
     places = [started.place for started in cloud.started]
     assert places == sorted(places), "a step ran after one that comes later"
     config = cloud.config()
-    for _, group in groupby(cloud.started, key=lambda started: started.place):
-        _assert_attempts_of_a_step(config, list(group))
+    asked = json.loads(record["request"]["S"])["steps"]
+    for place, group in groupby(cloud.started, key=lambda started: started.place):
+        compute = asked[place - 1].get("compute") if place else config["health_check"]["compute"]
+        _assert_attempts_of_a_step(config, list(group), compute)
     first = 0 if config["health_check"]["enabled"] else 1
     for place, step in enumerate(json.loads(record["steps"]["S"]), start=first):
         last = max((started.attempt for started in cloud.started if started.place == place), default=0)
@@ -168,10 +170,22 @@ def _assert_started_in_order(cloud: Cloud, record: Item) -> None:
         assert step["attempts"] in (max(last, 1), last + 1)
 
 
-def _assert_attempts_of_a_step(config: dict[str, Any], tasks: list[Started]) -> None:
+def _assert_attempts_of_a_step(config: dict[str, Any], tasks: list[Started], compute: str | None) -> None:
     sizes = [(size["cpu"], size["memory"]) for size in config["compute"]["sizes"]]
     most = config["retry"]["max_attempts"]
-    assert (tasks[0].attempt, tasks[0].size) == (1, sizes[0])
+    functions = [task for task in tasks if task.capacity == "LAMBDA"]
+    assert tasks[: len(functions)] == functions, "a step came back from Fargate to Lambda"
+    assert compute == "lambda" or not functions
+    if compute == "lambda" and config["lambda"] is not None:
+        assert [task.attempt for task in functions] == list(range(1, len(functions) + 1)), "an attempt on Lambda was invoked twice"
+        assert len(functions) <= most
+        # Whatever the number of attempts, what outgrows Lambda has one on Fargate. An invocation that timed out may not be in the list.
+        tasks, most = tasks[len(functions) :], max(most, len(functions) + 2)
+        if not tasks:
+            return
+        assert tasks[0].attempt - len(functions) in (1, 2)
+    else:
+        assert (tasks[0].attempt, tasks[0].size) == (1, sizes[0])
     for before, after in pairwise(tasks):
         assert after.attempt - before.attempt in (0, 1)
         if before.outcome is not None:

@@ -46,6 +46,8 @@ _INTEGRATIONS = {
     "aws-sdk:dynamodb": ("dynamodb", "DynamoDb", "DynamoDbException", ()),
     "ecs": ("ecs", "ECS", "AmazonECSException", ("AmazonECS.Unknown",)),
     "aws-sdk:ecs": ("ecs", "Ecs", "EcsException", ()),
+    # What the sandbox itself fails with has names of its own, or had none in older runtimes.
+    "lambda": ("lambda", "Lambda", "AWSLambdaException", ("Lambda.Unknown", "Runtime.ExitError", "Sandbox.Timedout")),
     "sns": ("sns", "SNS", "AmazonSNSException", ()),
     "aws-sdk:sfn": ("stepfunctions", "Sfn", "SfnException", ()),
 }

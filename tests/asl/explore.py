@@ -119,13 +119,16 @@ def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | 
         resumable.leave(cloud)
     elif state in ("RecordFailure", "Notify"):
         cloud.attempts["1"] = fails("Dbt.ModelError", 10)
-    elif state in ("HealthCheck", "RunStep", "ReadOutcome"):
+    elif state in ("HealthCheck", "RunStep", "InvokeFunction", "ReadOutcome"):
         cloud.attempts["0" if state == "HealthCheck" else "1"] = [fails("Dbt.Interrupted", 40), SUCCEEDS]
+    compute = {"compute": "lambda", "on_timeout": "fargate"} if state == "InvokeFunction" else {}
+    if state == "InvokeFunction":
+        cloud.attempts["1"] = [fails("Dbt.WarehouseUnavailable", 20), fails("Dbt.Interrupted", 40), SUCCEEDS]
     if state not in ("HealthCheck", "ReadOutcome"):
         cloud.configure(health_check={**cloud.config()["health_check"], "enabled": False})
     if state in ("DescribeResumed", "ReadResumed"):
         return cloud.run({"resume": OTHER_RUN}, faults)
-    return cloud.run({"steps": [{"name": "build", "commands": ["build"]}]}, faults)
+    return cloud.run({"steps": [{"name": "build", "commands": ["build"], **compute}]}, faults)
 
 
 def main() -> int:

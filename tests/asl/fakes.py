@@ -48,12 +48,23 @@ EARLIER_KEY = f"RUN#{EARLIER_AT}#{OTHER_RUN}"
 
 OVERRIDES_LIMIT = 8192
 
+# Lambda did not run the function.
+REFUSED_BY_LAMBDA = frozenset({"Lambda.TooManyRequestsException", "Lambda.ServiceException", "Lambda.ResourceNotReadyException"})
+
 Item = dict[str, Any]
+
+
+FUNCTION = {
+    "function": "arn:aws:lambda:eu-central-1:123456789012:function:analytics-prod:7",
+    "timeout_seconds": 900,
+    "memory": 2048,
+    "log_group": "/aws/lambda/analytics-prod",
+}
 
 
 def config(**changes: object) -> dict[str, Any]:
     """The CONFIG of an environment, as docs/architecture.md shows it."""
-    step = {"on_failure": "fail", "timeout_seconds": 3600}
+    step = {"on_failure": "fail", "timeout_seconds": 3600, "compute": "fargate", "on_timeout": "fail"}
     return {
         "schema": 1,
         "name": "analytics",
@@ -66,7 +77,14 @@ def config(**changes: object) -> dict[str, Any]:
         "finalize": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod-finalize",
         "topic": render.SAMPLE["topic"],
         "warehouse": {"type": "postgres", "settings": {}, "identity": {}},
-        "compute": {"type": "fargate", "sizes": [{"cpu": 1024, "memory": 4096}], "spot": True, "architecture": "ARM64"},
+        "compute": {
+            "type": "fargate",
+            "sizes": [{"cpu": 1024, "memory": 4096}],
+            "spot": True,
+            "architecture": "ARM64",
+            "on_timeout": "fail",
+            "lambda": {"memory": 2048, "timeout_seconds": 900, "ephemeral_storage": 1024, "reserved_concurrency": None, "vpc": True},
+        },
         "health_check": {"enabled": True, "compute": "fargate", "timeout_seconds": 60},
         "retry": {"max_attempts": 3, "interval_seconds": 30, "backoff_rate": 2},
         "overlap": "skip",
@@ -95,6 +113,7 @@ def config(**changes: object) -> dict[str, Any]:
             "assign_public_ip": "DISABLED",
             "log_group": "/analytics/prod/runner",
         },
+        "lambda": FUNCTION,
         **changes,
     }
 
@@ -175,13 +194,13 @@ def dies(cause: str) -> Attempt:
 
 @dataclass(frozen=True)
 class Started:
-    """A task that RunTask has started.
+    """A task that RunTask has started, or an invocation of the function.
 
     Attributes:
-        command, environment: of the container.
+        command, environment: of the container; of a function what they would be there.
         lock: the lock at that moment.
-        size: CPU units and MiB.
-        capacity: the capacity provider.
+        size: CPU units and MiB; of a function no units.
+        capacity: the capacity provider; LAMBDA for a function.
         outcome: what it writes; None where it leaves nothing.
     """
 
@@ -314,6 +333,9 @@ class Cloud:
         if service == "ecs":
             assert action == "runTask.sync"
             return self._run_task(call.arguments)
+        if service == "lambda":
+            assert action == "invoke"
+            return self._invoke(call.arguments)
         if service == "aws-sdk:sfn":
             assert action == "describeExecution"
             return self._describe_execution(call.arguments)
@@ -344,25 +366,48 @@ class Cloud:
         assert len(json.dumps(arguments["Overrides"])) < OVERRIDES_LIMIT
         (container,) = arguments["Overrides"]["ContainerOverrides"]
         environment = {variable["Name"]: variable["Value"] for variable in container["Environment"]}
-        place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
-        does = self._next_attempt(place)
+        does = self._next_attempt(environment["DBT_RUNNER_STEP"])
         if does.error not in (None, "States.TaskFailed", "States.Timeout"):
             raise testing.Failure(does.error, does.cause)
         size = (int(arguments["Overrides"]["Cpu"]), int(arguments["Overrides"]["Memory"]))
         (strategy,) = arguments["CapacityProviderStrategy"]
-        self.started.append(Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome))
-
-        record = self._item(environment["DBT_RUNNER_RUN_KEY"])
-        assert record is not None
-        step = "health_check" if place == "0" else json.loads(record["request"]["S"])["steps"][int(place) - 1]["name"]
-        if does.outcome is not None:
-            key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
-            named = {"step": {"S": step}, "attempt": {"N": attempt}}
-            self.dynamodb.put_item(TableName=TABLE, Item={**key, **named, **does.outcome})
+        self._perform(Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome))
         if does.error is not None:
             raise testing.Failure(does.error, does.cause)
         description: Item = json.loads(stopped(0))
         return description
+
+    def _invoke(self, arguments: Item) -> Item:
+        """The same for the function's event. The handler answers whatever the attempt came to; what it cannot answer is an error."""
+        event = arguments["Payload"]
+        _validate("lambda", "Invoke", {**arguments, "Payload": json.dumps(event)}, camel=False)
+        assert arguments["FunctionName"] == self.config()["lambda"]["function"]
+        assert {name: type(value) for name, value in event.items()} == {"run_key": str, "step": int, "attempt": int}
+        place = str(event["step"])
+        environment = {"DBT_RUNNER_RUN_KEY": event["run_key"], "DBT_RUNNER_STEP": place, "DBT_RUNNER_ATTEMPT": str(event["attempt"])}
+        does = self._next_attempt(place)
+        if does.error in REFUSED_BY_LAMBDA:
+            raise testing.Failure(does.error, does.cause)
+        memory = self.config()["lambda"]["memory"]
+        command = ["check"] if place == "0" else ["step"]
+        self._perform(Started(command, environment, self.lock(), (0, memory), "LAMBDA", does.outcome))
+        if does.error not in (None, "States.TaskFailed") or (does.error and does.outcome is None):
+            raise testing.Failure(does.error, does.cause)
+        code = 0 if does.outcome is None else int(does.outcome["exit_code"]["N"])
+        return {"StatusCode": 200, "ExecutedVersion": "7", "Payload": {"exit_code": code, "error": None}}
+
+    def _perform(self, started: Started) -> None:
+        """Does what an attempt does to the table."""
+        self.started.append(started)
+        environment = started.environment
+        place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
+        record = self._item(environment["DBT_RUNNER_RUN_KEY"])
+        assert record is not None
+        step = "health_check" if place == "0" else json.loads(record["request"]["S"])["steps"][int(place) - 1]["name"]
+        if started.outcome is not None:
+            key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
+            named = {"step": {"S": step}, "attempt": {"N": attempt}}
+            self.dynamodb.put_item(TableName=TABLE, Item={**key, **named, **started.outcome})
 
     def _item(self, sort_key: str) -> Item | None:
         """An item of the environment."""
@@ -437,11 +482,12 @@ def _request(client: Any, service: str, action: str, arguments: Item) -> Item:
     return result
 
 
-def _validate(model: str, operation: str, arguments: Item) -> None:
+def _validate(model: str, operation: str, arguments: Item, *, camel: bool = True) -> None:
     """Holds arguments against the input shape of an operation. Step Functions writes the names of ECS and its own API in Pascal case."""
     shape = _model(model).operation_model(operation).input_shape
-    report = ParamValidator().validate(_camel(arguments), shape)
-    unknown = set(_camel(arguments)) - set(shape.members)
+    arguments = _camel(arguments) if camel else arguments
+    report = ParamValidator().validate(arguments, shape)
+    unknown = set(arguments) - set(shape.members)
     assert not report.has_errors() and not unknown, f"{operation} would not accept its arguments: {report.generate_report()} {unknown}"
 
 

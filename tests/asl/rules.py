@@ -23,6 +23,8 @@ SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "asl.schema.json").
 OVERRIDES_LIMIT = 2048
 RUN_TASK = "runTask.sync"
 COMMANDS = (["check"], ["step"])
+# What a function's event holds: what a container has in its variables.
+POINTER = frozenset({"run_key", "step", "attempt"})
 ENVIRONMENT = frozenset({"DBT_RUNNER_RUN_KEY", "DBT_RUNNER_STEP", "DBT_RUNNER_ATTEMPT"})
 # The variables that hold names and keys. The request and CONFIG are not among them: their size has no bound.
 ENVIRONMENT_VARIABLES = frozenset({"record", "position", "attempt"})
@@ -329,6 +331,26 @@ def overrides_follow_the_contract(machine: Machine) -> Found:
                     yield f"{name}: {variable['Name']}", f"${forbidden} may be large; pass the run item's key"
 
 
+def payloads_follow_the_contract(machine: Machine) -> Found:
+    """A function gets the same pointer as a container, and nothing that may be large; CONFIG names it with its version."""
+    for _, name, state in tasks(machine.definition):
+        if not state["Resource"].endswith("lambda:invoke"):
+            continue
+        arguments = state.get("Arguments", {})
+        if set(arguments) != {"FunctionName", "Payload"} or arguments["FunctionName"] != "{% $config.lambda.function %}":
+            yield name, "invoke $config.lambda.function with a Payload, and nothing else"
+            continue
+        payload = arguments["Payload"]
+        if not isinstance(payload, dict) or set(payload) != POINTER:
+            yield name, f"the Payload must be {', '.join(sorted(POINTER))}"
+            continue
+        for field, value in payload.items():
+            code = expressions.code(value) if isinstance(value, str) else None
+            read = expressions.parse(code).variables if code is not None else frozenset[str]()
+            for forbidden in sorted(read - ENVIRONMENT_VARIABLES - expressions.FUNCTIONS):
+                yield f"{name}: {field}", f"${forbidden} may be large; pass the run item's key"
+
+
 RULES: tuple[Rule, ...] = (
     targets_exist,
     names_are_unique,
@@ -355,6 +377,7 @@ RULES: tuple[Rule, ...] = (
     resources_are_known,
     overrides_are_small,
     overrides_follow_the_contract,
+    payloads_follow_the_contract,
 )
 
 

@@ -24,6 +24,18 @@ def test_every_error_of_a_task_leads_to_an_end_that_keeps_the_promises(machine: 
     assert violations == []
 
 
+def another_attempt(states: States) -> States:
+    """The choice of JudgeStep that calls for one."""
+    (choice,) = (c for c in states["JudgeStep"]["Choices"] if "$result.error in $retryable" in c["Condition"])
+    found: States = choice
+    return found
+
+
+def moved_for_good(states: States) -> None:
+    (choice,) = (c for c in states["JudgeStep"]["Choices"] if "'LAMBDA' and $step.on_timeout" in c["Condition"])
+    del choice["Assign"]["moved"]
+
+
 def nothing_caught(states: States) -> None:
     states["RunStep"]["Catch"] = []
 
@@ -33,11 +45,11 @@ def unrecorded_stop(states: States) -> None:
 
 
 def uncounted_attempt(states: States) -> None:
-    states["JudgeStep"]["Choices"][1]["Assign"]["attempt"] = "{% $attempt %}"
+    another_attempt(states)["Assign"]["attempt"] = "{% $attempt %}"
 
 
 def everything_retried(states: States) -> None:
-    states["JudgeStep"]["Choices"][1]["Condition"] = "{% $result.error != null and $attempt < $config.retry.max_attempts %}"
+    another_attempt(states)["Condition"] = "{% $result.error != null and $attempt < $config.retry.max_attempts %}"
 
 
 def kept_lock(states: States) -> None:
@@ -61,6 +73,7 @@ def notified_twice(states: States) -> None:
         (everything_retried, Path(RUN, "Notify", "SNS.ThrottledException", 1, lasting=False)),
         (kept_lock, Path(RUN, "RecordFailure", "States.Timeout", 1, lasting=False)),
         (lost_result, Path(RUN, "ReadOutcome", "States.Permissions", 2, lasting=False)),
+        (moved_for_good, Path(RUN, "InvokeFunction", "States.Timeout", 1, lasting=False)),
         (notified_twice, Path(FINALIZE, "CloseRecord", "DynamoDB.ConditionalCheckFailedException", 1, lasting=False)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -114,7 +114,7 @@ def test_steps_of_a_request_get_the_defaults(cloud: Cloud) -> None:
     record = assert_succeeded(cloud, execution)
     assert "job" not in record
     assert request_of(record) == {
-        "steps": [{**STEP, "on_failure": "fail", "timeout_seconds": 14400}],
+        "steps": [{**STEP, "on_failure": "fail", "timeout_seconds": 14400, "compute": "fargate", "on_timeout": "fail"}],
         "reason": "ticket 123",
         "vars": {},
         "full_refresh": False,
@@ -336,8 +336,8 @@ REFUSED = {
     "timeout of zero": Refused(with_step(timeout_seconds=0), "timeout_seconds must be ", "steps: "),
     "timeout with a fraction": Refused(with_step(timeout_seconds=1.5), "timeout_seconds must be ", "steps: "),
     "timeout above the run's": Refused(with_step(timeout_seconds=14401), "timeout_seconds must be ", "steps: ", by_schema=False),
-    "Lambda where there is none": Refused(with_step(compute="lambda"), "Lambda", "steps: ", by_schema=False),
-    "Lambda with a way out of it": Refused(with_step(on_timeout="fargate"), "Lambda", "steps: ", by_schema=False),
+    "compute that is unknown": Refused(with_step(compute="ec2"), "compute must be fargate or lambda", "steps: "),
+    "on_timeout that is unknown": Refused(with_step(on_timeout="lambda"), "on_timeout must be fail or fargate", "steps: "),
     "on_failure that is unknown": Refused(with_step(on_failure="ignore"), "on_failure must be fail or continue", "steps: "),
 }
 
@@ -356,7 +356,7 @@ def test_invalid_request_is_recorded_and_starts_nothing(cloud: Cloud, case: str)
 def test_every_rule_of_check_request_is_tried() -> None:
     rules = render.load("dbt_run.asl.json")["States"]["CheckRequest"]["Choices"]
     causes = [rule["Assign"]["cause"] for rule in rules if rule["Next"] == "RecordFailure"]
-    elsewhere = ["has no CONFIG item", "has no current release"]
+    elsewhere = ["has no CONFIG item", "has no function", "has no current release"]
     untried = [cause for cause in causes if not any(says in cause for says in [*elsewhere, *(case.says for case in REFUSED.values())])]
     assert untried == []
 
@@ -496,6 +496,8 @@ def _reach(cloud: Cloud, state: str) -> dict[str, str]:
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
     if state in ("RecordFailure", "Notify"):
         cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    if state == "InvokeFunction":
+        cloud.configure(health_check={"enabled": True, "compute": "lambda", "timeout_seconds": 60})
     return HOURLY
 
 

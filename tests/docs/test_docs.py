@@ -17,7 +17,7 @@ import pytest
 from moto import mock_aws
 
 from asl.endings import event
-from asl.fakes import OTHER_EXECUTION, Cloud, config, fails, make_cloud
+from asl.fakes import OTHER_EXECUTION, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
 from dbt_runner.cli import cli
 from dbt_runner.costs import transitions_of
 from dbt_runner.errors import ERRORS, ErrorKind
@@ -454,6 +454,17 @@ def test_a_run_without_the_health_check_saves_what_the_cost_page_says() -> None:
         cloud.put("CONFIG", config=json.dumps(config(health_check={"enabled": False, "compute": "fargate", "timeout_seconds": 60})))
         unchecked = len(cloud.run(steps(2)).states)
     assert f"`health_check = {{ enabled = false }}` saves {checked - unchecked}." in (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+
+
+def test_a_step_that_moves_to_fargate_makes_the_transitions_that_the_cost_page_says() -> None:
+    def of(*attempts: Attempt) -> int:
+        with mock_aws():
+            cloud = make_cloud()
+            cloud.attempts["1"] = list(attempts)
+            return len(cloud.run({"steps": [{"name": "build", "commands": ["run"], "compute": "lambda", "on_timeout": "fargate"}]}).states)
+
+    more = of(fails("Dbt.Interrupted", 40), SUCCEEDS) - of(SUCCEEDS)
+    assert f"one that goes on on Fargate after Lambda {more}." in (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
 
 
 def test_the_cost_page_reckons_right() -> None:

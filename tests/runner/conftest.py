@@ -113,7 +113,14 @@ def config_of(environment: str) -> dict[str, Any]:
         "finalize": f"{machine}-finalize",
         "topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:analytics-{environment}",
         "warehouse": {"type": "duckdb", "settings": {"path": "warehouse.duckdb"}, "identity": {}},
-        "compute": {"type": "fargate", "sizes": [{"cpu": 1024, "memory": 4096}], "spot": True, "architecture": "ARM64"},
+        "compute": {
+            "type": "fargate",
+            "sizes": [{"cpu": 1024, "memory": 4096}],
+            "spot": True,
+            "architecture": "ARM64",
+            "on_timeout": "fail",
+            "lambda": {"memory": 2048, "timeout_seconds": 900, "ephemeral_storage": 1024, "reserved_concurrency": None, "vpc": True},
+        },
         "health_check": {"enabled": True, "compute": "fargate", "timeout_seconds": 60},
         "retry": {"max_attempts": 3, "interval_seconds": 30, "backoff_rate": 2},
         "overlap": "skip",
@@ -125,7 +132,16 @@ def config_of(environment: str) -> dict[str, Any]:
                 "enabled": True,
                 "vars": {},
                 "full_refresh": False,
-                "steps": [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 3600}],
+                "steps": [
+                    {
+                        "name": "build",
+                        "commands": ["build"],
+                        "on_failure": "fail",
+                        "timeout_seconds": 3600,
+                        "compute": "fargate",
+                        "on_timeout": "fail",
+                    }
+                ],
             }
         },
         "env_vars": {},
@@ -139,4 +155,5 @@ def config_of(environment: str) -> dict[str, Any]:
             "assign_public_ip": "DISABLED",
             "log_group": f"/analytics/{environment}/runner",
         },
+        "lambda": None,
     }

@@ -33,9 +33,16 @@ POINTER = ("pk", "sk", "version", "previous", "promoted_at", "promoted_by", "rea
 
 # Actions that know no resource, so that IAM cannot hold them to an environment (docs/security.md#roles).
 ACCOUNT_WIDE = (
-    "ecr:GetAuthorizationToken", "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups",
+    "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ecr:GetAuthorizationToken",
+    "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:UpdateLogDelivery",
     "xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+)  # fmt: skip
+
+# What Lambda itself does under the role of a function that is in a VPC; its code may not.
+INTERFACES = (
+    "ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 )  # fmt: skip
 
 # What makes, changes, gives away or removes: roles, policies, code, configuration; and what of it is a role's task. A wildcard of ours
@@ -51,7 +58,8 @@ TASKS = {
         "dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "events:PutRule", "events:PutTargets", "iam:PassRole",
         "sns:Publish", *KEYS, *ACCOUNT_WIDE,
     ),
-    "task": ("dynamodb:PutItem", "dynamodb:UpdateItem", "s3:PutObject", "sts:SetSourceIdentity", *KEYS),
+    "task": ("dynamodb:PutItem", "dynamodb:UpdateItem", "s3:PutObject", "sts:SetSourceIdentity", *KEYS,
+        "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "logs:CreateLogStream", "logs:PutLogEvents"),
     "execution": ("logs:CreateLogStream", "logs:PutLogEvents"),
     "deployer": ("dynamodb:PutItem", "s3:PutObject", *KEYS),
 }  # fmt: skip
@@ -88,16 +96,21 @@ def things_of(environment: str) -> list[str]:
         *(machine_arn(environment, suffix=suffix) for suffix in ("", ":*", "-finalize", "-finalize:*")),
         *(machine_arn(environment, "execution", suffix) for suffix in (":*", "-finalize:*")),
         *(f"arn:aws:ecs:{regional}:{thing}" for thing in (f"cluster/{own}", f"task/{own}/*", f"task-definition/{own}:*")),
-        *(f"arn:aws:lambda:{regional}:function:{own}-{suffix}" for suffix in ("check", "run", "check:*", "run:*")),
+        *(f"arn:aws:lambda:{regional}:function:{own}{suffix}" for suffix in ("", ":*")),
         f"arn:aws:sns:{regional}:{own}",
         f"arn:aws:events:{regional}:rule/{own}-finalize",
         *(f"arn:aws:scheduler:{regional}:{thing}" for thing in (f"schedule-group/{own}", f"schedule/{own}/*")),
-        *(f"arn:aws:logs:{regional}:log-group:{group}" for group in (f"/{NAME}/{environment}/*", f"/aws/vendedlogs/states/{own}:*")),
+        *(f"arn:aws:logs:{regional}:log-group:{group}" for group in _groups(environment)),
         *(f"{BUCKET}/{prefix}/{environment}/*" for prefix in ("runs", "cache", "docs")),
         f"{BUCKET}/audit/*/env={environment}/*",
         f"arn:aws:rds-db:{regional}:dbuser:{DATABASES[environment]}",
         *SECRETS[environment],
     ]
+
+
+def _groups(environment: str) -> tuple[str, ...]:
+    own = f"{NAME}-{environment}"
+    return f"/{NAME}/{environment}/*", f"/aws/vendedlogs/states/{own}:*", f"/aws/lambda/{own}:*"
 
 
 def items_of(environment: str) -> tuple[str, str]:
@@ -180,21 +193,26 @@ def _about_objects(mine: str) -> Iterator[Claim]:
 
 def _about_secrets(mine: str) -> Iterator[Claim]:
     secrets = ("secretsmanager:*", "ssm:*")
-    but_execution = tuple(role for role in ROLES if role != "execution")
-    yield Claim("read a secret", but_execution, lambda r: r.does(*secrets))
-    yield Claim(
-        "read a secret that the environment does not name", ("execution",), lambda r: z3.And(r.does(*secrets), _not(r.on(*SECRETS[mine])))
-    )
+    # On Lambda the runner reads by itself what the ECS agent injects into a task.
+    readers = ("execution", "task")
+    yield Claim("read a secret", tuple(role for role in ROLES if role not in readers), lambda r: r.does(*secrets))
+    yield Claim("read a secret that the environment does not name", readers, lambda r: z3.And(r.does(*secrets), _not(r.on(*SECRETS[mine]))))
     context = "kms:EncryptionContext:"
     theirs: dict[str, Callable[[Request], Any]] = {
         role: lambda r: z3.Or(
             r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"), r.has(f"{context}aws:s3:arn", BUCKET, f"{BUCKET}/*")
         )
-        for role in ("task", *FEDERATED)
+        for role in FEDERATED
     }
     theirs["states"] = lambda r: z3.Or(
         r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"),
         r.has(f"{context}aws:sns:topicArn", f"arn:aws:sns:{REGION}:{ACCOUNT}:{NAME}-{mine}"),
+    )
+    theirs["task"] = lambda r: z3.Or(
+        r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"),
+        r.has(f"{context}aws:s3:arn", BUCKET, f"{BUCKET}/*"),
+        r.has(f"{context}SecretARN", *SECRETS[mine]),
+        r.has(f"{context}PARAMETER_ARN", *SECRETS[mine]),
     )
     theirs["execution"] = lambda r: z3.Or(r.has(f"{context}SecretARN", *SECRETS[mine]), r.has(f"{context}PARAMETER_ARN", *SECRETS[mine]))
     for role, its in theirs.items():
@@ -255,6 +273,15 @@ def _about_runs(mine: str) -> Iterator[Claim]:
         ),
     )
     yield Claim(
+        "call a function but its own, as one of its versions",
+        tuple(role for role in ROLES),
+        lambda r: z3.And(
+            r.does("lambda:*"),
+            _not(z3.And(r.does("lambda:InvokeFunction"), r.on(f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{NAME}-{mine}:*"))),
+        ),
+    )
+    yield Claim("touch the network but for a function's interfaces", ROLES, lambda r: z3.And(r.does("ec2:*"), _not(r.does(*INTERFACES))))
+    yield Claim(
         "tag a task that it does not start",
         ("states",),
         lambda r: z3.And(r.does("ecs:TagResource"), _not(r.has("ecs:CreateAction", "RunTask"))),
@@ -276,11 +303,16 @@ def becomes(environment: str, trusted: Mapping[str, Any]) -> Iterator[Claim]:
     """
     services = {
         "states": ("states", [machine_arn(environment, suffix=s) for s in ("", ":*", "-finalize", "-finalize:*")]),
-        "task": ("ecs-tasks", [f"arn:aws:ecs:{REGION}:{ACCOUNT}:*"]),
         "execution": ("ecs-tasks", [f"arn:aws:ecs:{REGION}:{ACCOUNT}:*"]),
         "scheduler": ("scheduler", [f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule-group/{NAME}-{environment}"]),
         "events": ("events", [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{NAME}-{environment}-finalize"]),
     }
+    ecs = _but_service("ecs-tasks", [f"arn:aws:ecs:{REGION}:{ACCOUNT}:*"])
+    yield Claim(
+        "be anybody but ecs-tasks for this account's own resources, or Lambda for another account",
+        ("task",),
+        lambda r: z3.And(ecs(r), _not(z3.And(r.by("Service:lambda.amazonaws.com"), _mine_or_unsaid(r)))),
+    )
     for role, (service, sources) in services.items():
         yield Claim(f"be anybody but {service} for this account's own resources", (role,), _but_service(service, sources))
     yield Claim(
@@ -304,6 +336,10 @@ def _but_service(service: str, sources: list[str]) -> Question:
     return lambda r: _not(
         z3.And(r.by(f"Service:{service}.amazonaws.com"), r.has("aws:SourceAccount", ACCOUNT), r.has("aws:SourceArn", *sources))
     )
+
+
+def _mine_or_unsaid(r: Request) -> Any:
+    return z3.Or(_not(r.present("aws:SourceAccount")), r.has("aws:SourceAccount", ACCOUNT))
 
 
 def _but_tokens(trusted: Mapping[str, Any], grants: Mapping[str, Any]) -> Question:

@@ -27,6 +27,7 @@ PERMISSIONS = {
         "ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource", "iam:PassRole",
         "events:PutTargets", "events:PutRule", "events:DescribeRule",
     },
+    "lambda:invoke": {"lambda:InvokeFunction"},
     "sns:publish": {"sns:Publish"},
     "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},
 }  # fmt: skip
@@ -105,7 +106,7 @@ def test_config_says_what_was_given(config: Any) -> None:
     for job in expected["jobs"].values():
         job["vars"] = json.loads(job["vars"])
     assert {key: config[key] for key in expected} == expected
-    assert config["ecs"] == given["ecs"]
+    assert (config["ecs"], config["lambda"]) == (given["ecs"], given["function"])
     assert config["roles"] == {role: given["roles"][role] for role in ("states", "task", "warehouse", "execution")}
     assert {key: config[key] for key in ("name", "environment", "table", "bucket")} == {
         key: given[key] for key in ("name", "environment", "table", "bucket")
@@ -165,6 +166,7 @@ def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environmen
     }
     assert prod["log_groups"] == {
         "runner": "/analytics/prod/runner",
+        "function": "/aws/lambda/analytics-prod",
         "dbt_run": "/aws/vendedlogs/states/analytics-prod",
         "finalize": "/aws/vendedlogs/states/analytics-prod-finalize",
     }
@@ -189,13 +191,14 @@ def test_only_actions_that_know_no_resource_are_allowed_on_all(two_environments:
         (role, sid)
         for role, found in policies(two_environments, "prod").items()
         for sid, statement in found.items()
-        if "*" in listed(statement["Resource"])
+        if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"])
     }
-    assert everywhere == {("states", "LogDelivery"), ("states", "Tracing"), ("execution", "LogInToEcr")}
+    assert everywhere == {("states", "LogDelivery"), ("states", "Tracing"), ("execution", "LogInToEcr"), ("task", "SeeInterfaces")}
 
 
 def test_no_role_has_a_whole_service(two_environments: tftest.TerraformPlanOutput) -> None:
-    actions = {a for found in policies(two_environments, "prod").values() for s in found.values() for a in listed(s["Action"])}
+    found = [s for of_role in policies(two_environments, "prod").values() for s in of_role.values()]
+    actions = {a for s in found if s["Effect"] == "Allow" for a in listed(s["Action"])}
     assert {a for a in actions if "*" in a} == {"kms:GenerateDataKey*", "kms:ReEncrypt*"}
 
 
@@ -225,6 +228,47 @@ def test_nothing_is_granted_for_an_image_or_secrets_that_are_not_there(local: tf
     assert "warehouse[0]" not in found
 
 
+# Lambda
+
+
+def function_of(plan: tftest.TerraformPlanOutput, environment: str) -> dict[str, Any]:
+    planned = resources(plan)
+    values: dict[str, Any] = planned[f'module.runner["{environment}"].aws_lambda_function.this[0]']["values"]
+    return values
+
+
+def test_function_has_what_is_set(two_environments: tftest.TerraformPlanOutput) -> None:
+    function = function_of(two_environments, "prod")
+    assert (function["memory_size"], function["timeout"], function["reserved_concurrent_executions"]) == (3008, 600, 4)
+    assert function["ephemeral_storage"] == [{"size": 2048}]
+    assert function["architectures"] == ["x86_64"]
+    (network,) = function["vpc_config"]
+    assert (network["subnet_ids"], network["security_group_ids"]) == (["subnet-0a"], ["sg-0a"])
+
+
+def test_function_runs_the_same_image_with_the_same_variables_as_tasks(two_environments: tftest.TerraformPlanOutput) -> None:
+    function = function_of(two_environments, "prod")
+    task = resources(two_environments)['module.runner["prod"].aws_ecs_task_definition.this']["values"]
+    (container,) = json.loads(task["container_definitions"])
+    assert function["image_uri"] == container["image"]
+    variables = dict(function["environment"][0]["variables"])
+    secrets = json.loads(variables.pop("DBT_RUNNER_SECRETS"))
+    assert secrets == {s["name"]: s["valueFrom"] for s in container["secrets"]}
+    # Lambda sets the region itself, and refuses a function that does.
+    in_task = {v["name"]: v["value"] for v in container["environment"] if v["name"] != "AWS_DEFAULT_REGION"}
+    assert variables == in_task
+
+
+def test_function_is_made_only_where_something_runs_on_it(two_environments: tftest.TerraformPlanOutput) -> None:
+    assert [r["values"]["function_name"] for r in resources(two_environments).values() if r["type"] == "aws_lambda_function"] == [
+        "analytics-prod"
+    ]
+    environments = known_outputs(two_environments)["environments"]
+    assert "function" not in environments["prod-eu"]["log_groups"]
+    assert environments["prod-eu"]["function_arn"] is None
+    assert "InvokeFunction" not in policies(two_environments, "prod-eu")["states"]
+
+
 # Isolation
 
 
@@ -241,6 +285,8 @@ def names_of(plan: tftest.TerraformPlanOutput, environment: str) -> Iterator[str
     yield f"arn:aws:ecs:{region}:{account}:cluster/{name}-{environment}"
     yield f"arn:aws:ecs:{region}:{account}:task/{name}-{environment}/0123456789abcdef"
     yield f"arn:aws:ecs:{region}:{account}:task-definition/{name}-{environment}:7"
+    yield f"arn:aws:lambda:{region}:{account}:function:{name}-{environment}:7"
+    yield f"arn:aws:logs:{region}:{account}:log-group:/aws/lambda/{name}-{environment}:log-stream:2026/11/22/[7]0123"
     yield f"arn:aws:sns:{region}:{account}:{name}-{environment}"
     yield f"arn:aws:logs:{region}:{account}:log-group:/{name}/{environment}/runner:log-stream:run/dbt/0"
     yield f"arn:aws:s3:::{name}-audit-{account}-{region}/runs/{environment}/2026/11/22/some-run/build/1/dbt.log"
@@ -253,7 +299,7 @@ def reached(plan: tftest.TerraformPlanOutput, environment: str, targets: list[st
         pattern
         for found in policies(plan, environment).values()
         for sid, statement in found.items()
-        if sid not in ("LogDelivery", "Tracing", "LogInToEcr")
+        if sid not in ("LogDelivery", "Tracing", "LogInToEcr", "SeeInterfaces") and statement["Effect"] == "Allow"
         for pattern in listed(statement["Resource"])
     ]
     return {target for target in targets if any(fnmatchcase(target, pattern) for pattern in patterns)}
@@ -264,7 +310,9 @@ def test_an_environment_reaches_nothing_of_another(two_environments: tftest.Terr
     assert reached(two_environments, mine, list(names_of(two_environments, other))) == set()
     # The control: the same question finds its own things.
     own = reached(two_environments, mine, list(names_of(two_environments, mine)))
-    assert {target.split(":")[2] for target in own} == {"iam", "states", "ecs", "sns", "logs", "s3", "rds-db"}
+    assert {target.split(":")[2] for target in own} == {
+        "iam", "states", "ecs", "sns", "logs", "s3", "rds-db", *(["lambda"] if mine == "prod" else []),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("mine", "other"), [("prod", "prod-eu"), ("prod-eu", "prod")])
@@ -286,7 +334,13 @@ def test_roles_trust_only_their_own_environment(two_environments: tftest.Terrafo
     roles = {a.removeprefix(prefix): r["values"] for a, r in resources(two_environments).items() if a.startswith(prefix)}
     assert set(roles) == set(ROLES)
     for word, role in roles.items():
-        (statement,) = statements(role["assume_role_policy"]).values()
+        trusted = statements(role["assume_role_policy"])
+        function = trusted.pop("Functions", None)
+        assert (function is not None) == (word == "task" and environment == "prod")
+        if function is not None:
+            assert function["Principal"] == {"Service": "lambda.amazonaws.com"}
+            assert function["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": "123456789012"}}
+        (statement,) = trusted.values()
         conditions = statement["Condition"]
         if word == "warehouse":
             assert statement["Principal"] == {"AWS": f"arn:aws:iam::123456789012:role/data/x-analytics-{environment}-task"}

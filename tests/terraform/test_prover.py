@@ -54,7 +54,7 @@ def test_conditions_are_read_as_aws_reads_them(conditions: dict[str, Any], absen
 @pytest.mark.parametrize(
     "unknown",
     [
-        {"Effect": "Deny"},
+        {"Effect": "Audit"},
         {"NotAction": "iam:*"},
         {"Condition": {"StringNotEquals": {KEY: "x"}}},
         {"Condition": {"StringLike": {KEY: "a*"}, "StringEquals": {KEY: "b"}}},
@@ -63,3 +63,7 @@ def test_conditions_are_read_as_aws_reads_them(conditions: dict[str, Any], absen
 def test_what_the_prover_does_not_know_is_an_error(unknown: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="known here"):
         witness([{**statement(), **unknown}], lambda r: z3.BoolVal(True))
+
+
+def test_a_statement_that_denies_allows_nothing() -> None:
+    assert witness([{**statement(), "Effect": "Deny"}], lambda r: z3.BoolVal(True)) is None

@@ -95,6 +95,7 @@ DUCKDB = {"warehouse": {"type": "duckdb"}}
 PROD = "environments.prod"
 HOURLY = f"{PROD}.jobs.hourly"
 FIRST = f"{HOURLY}.steps.0"
+COMPUTES = (f"{PROD}.compute.type", f"{PROD}.health_check.compute", f"{FIRST}.compute")
 OIDC = "oidc.environments.prod"
 GRANTS = (("deployer", "github"), ("operator", "okta"))
 OWNED = "The runner sets --project-dir"
@@ -120,8 +121,19 @@ CASES = [
     Case(f"environments.{'e' * 50}", DUCKDB, "must fit in IAM's 64 characters"),
     Case("iam.name_prefix", "p" * 41, "must fit in IAM's 64 characters"),
     # compute
-    Case(f"{PROD}.compute.type", "lambda", "must be fargate"),
-    Case(f"{PROD}.health_check.compute", "lambda", "must be fargate"),
+    *(Case(at, "ec2", "must be fargate or lambda: prod.") for at in COMPUTES),
+    *(Case(at, "lambda", "on_timeout of a step must be fail, or fargate") for at in (f"{PROD}.compute.on_timeout", f"{FIRST}.on_timeout")),
+    *(
+        Case(at, "lambda", "image must be in a private repository of ECR")
+        for at in COMPUTES
+    ),
+    *(
+        Case(f"{PROD}.compute.lambda.{field}", bad, "must be whole numbers of MiB from 512 to 10240: prod")
+        for field in ("memory", "ephemeral_storage")
+        for bad in (511, 10241, 1024.5)
+    ),
+    *(Case(f"{PROD}.compute.lambda.timeout_seconds", bad, f"longer steps belong on fargate: prod ({bad}).") for bad in (59, 901, 60.5)),
+    *(Case(f"{PROD}.compute.lambda.reserved_concurrency", bad, f"with 0 the function could never run): prod ({bad}).") for bad in (0, 1.5)),
     Case(f"{PROD}.compute.architecture", "arm64", "must be ARM64 or X86_64"),
     Case(f"{PROD}.compute.sizes", [], "at least one size"),
     Case(f"{PROD}.compute.sizes", [{"cpu": 1024, "memory": 1024}], "prod (cpu 1024, memory 1024; with this cpu the memory is one of 2048"),
@@ -164,7 +176,7 @@ CASES = [
     *(
         Case(f"{PROD}.{where}.{name}", SECRET, f"which the runner and AWS set: prod: {name}.")
         for where in ("env_vars", "secrets")
-        for name in ("DBT_RUNNER_TABLE", "AWS_REGION", "A-B", "1A")
+        for name in ("DBT_RUNNER_TABLE", "AWS_REGION", "LAMBDA_TASK_ROOT", "_HANDLER", "A-B", "1A")
     ),
     *(
         Case(f"{PROD}.env_vars.{name}", "x", f"prod.env_vars: {name}.")

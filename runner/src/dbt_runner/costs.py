@@ -185,4 +185,4 @@ def _size(config: EnvironmentConfig, outcome: Outcome, outcomes: list[Outcome]) 
 def _on_spot(config: EnvironmentConfig, outcome: Outcome) -> bool:
     """As state NextStep of the state machine decides it for a first start."""
     most = config.retry_max_attempts
-    return bool(config.compute.get("spot")) and (outcome.attempt < most or most == 1)
+    return bool(config.compute.get("spot")) and (outcome.attempt < most or outcome.attempt == 1)

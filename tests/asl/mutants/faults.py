@@ -72,6 +72,20 @@ def insert(path: str, value: object) -> Callable[[Definition], None]:
     return plant
 
 
+def _as_function(**arguments: object) -> Callable[[Definition], None]:
+    """Makes the task an invocation, with one argument wrong."""
+
+    def plant(definition: Definition) -> None:
+        step = definition["States"]["Step"]
+        step["Resource"] = f"arn:{PARTITION}:states:::lambda:invoke"
+        payload = {"run_key": "{% $record.sk.S %}", "step": "{% $position %}", "attempt": 1}
+        step["Arguments"] = {"FunctionName": "{% $config.lambda.function %}", "Payload": payload, **arguments}
+        step["Retry"][0]["ErrorEquals"] = ["Lambda.ServiceException"]
+        step["Catch"] = [step["Catch"][-1]]
+
+    return plant
+
+
 def _locate(definition: Definition, path: str) -> tuple[Any, str | int]:
     *parents, last = path.split("/")
     found: Any = definition
@@ -340,6 +354,14 @@ FAULTS = (
         "overrides_follow_the_contract",
         "Step",
         put(f"{_CONTAINER}/Environment/1/Value", "{% $string($layers) %}"),
+    ),
+    Fault("role of a function", "payloads_follow_the_contract", "Step", _as_function(Qualifier="$LATEST")),
+    Fault("request in the payload", "payloads_follow_the_contract", "Step", _as_function(Payload={"request": "{% $record %}"})),
+    Fault(
+        "results in the payload",
+        "payloads_follow_the_contract",
+        "Step",
+        _as_function(Payload={"run_key": "{% $string($layers) %}", "step": 1, "attempt": 1}),
     ),
     Fault("no size in the overrides", "overrides_follow_the_contract", "Step", drop("States/Step/Arguments/Overrides/Memory")),
     Fault("role in the overrides", "overrides_follow_the_contract", "Step", put("States/Step/Arguments/Overrides/TaskRoleArn", "arn")),
