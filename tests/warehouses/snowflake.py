@@ -1,0 +1,135 @@
+"""Snowflake's door in front of fakesnow: the login verifies who comes, the queries are answered by DuckDB.
+
+The protocol is what snowflake/connector speaks; its sources are the reference.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import secrets
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import snowflake.connector.errors
+from fakesnow.arrow import to_ipc, to_sf
+from fakesnow.dialect import parse_one
+from fakesnow.fakes import FakeSnowflakeConnection
+from fakesnow.instance import FakeSnow
+from fakesnow.rowtype import describe_as_rowtype
+from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
+from werkzeug.wrappers import Request, Response
+
+from warehouses.aws import ROLE, Aws
+from warehouses.sigv4 import Refused, signed_header
+
+AUDIENCE = "snowflakecomputing.com"
+
+
+class Snowflake:
+    """An account with one user of type SERVICE.
+
+    Attributes:
+        arn: of the user's workload identity: the role that it is.
+        audience: for whom a token has to be.
+        roles: that are granted to the user.
+        logins: how those that were let in said who they are, in order.
+    """
+
+    def __init__(self, cloud: Aws) -> None:
+        self._cloud = cloud
+        self._database = FakeSnow()
+        self._database.connect("ANALYTICS", "PUBLIC")
+        self._sessions: dict[str, FakeSnowflakeConnection] = {}
+        # One DuckDB, one statement at a time.
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        self.arn = ROLE
+        self.audience = AUDIENCE
+        self.roles = {"TRANSFORMER"}
+        self.logins: list[str] = []
+
+    def handle(self, request: Request) -> Response:
+        raw = request.get_data()
+        body = json.loads(gzip.decompress(raw) if request.headers.get("Content-Encoding") == "gzip" else raw) if raw else {}
+        token = request.headers.get("Authorization", "").partition('Token="')[2].rstrip('"')
+        with self._lock:
+            try:
+                if request.path == "/session/v1/login-request":
+                    answer = self._login(request.args, body["data"])
+                elif token not in self._sessions:
+                    raise Refused("390104", "User must login again to access the service.")
+                elif request.path == "/queries/v1/query-request":
+                    answer = _query(self._sessions[token], body["sqlText"])
+                else:
+                    if request.args.get("delete"):
+                        del self._sessions[token]
+                    answer = {}
+            except Refused as exc:
+                return _json({"data": {}, "code": exc.code, "message": exc.message, "success": False})
+            except snowflake.connector.errors.ProgrammingError as exc:
+                code = f"{exc.errno:06d}"
+                return _json({"data": {"errorCode": code, "sqlState": exc.sqlstate}, "code": code, "message": exc.msg, "success": False})
+        return _json({"data": answer, "success": True})
+
+    def _login(self, place: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+        if (given["AUTHENTICATOR"], given.get("PROVIDER")) != ("WORKLOAD_IDENTITY", "AWS"):
+            raise Refused("394300", "Incorrect username or password was specified.")
+        try:
+            role, kind = self._identity(given["TOKEN"])
+            if role != self.arn:
+                raise Refused("", f"no user has the workload identity {role}")
+        except Refused as exc:
+            raise Refused("394400", f"Workload identity federation failed: {exc.message}") from exc
+        if place.get("roleName") not in self.roles:
+            raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
+        self.logins.append(kind)
+        token = secrets.token_hex(16)
+        self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
+        where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
+        return {"token": token, "masterToken": token, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
+
+    def _identity(self, given: str) -> tuple[str, str]:
+        """The role that an attestation shows, and of which kind that is."""
+        if given.count(".") == 2:
+            return self._cloud.claims(given, self.audience)["sub"], "token"
+        attestation = json.loads(base64.b64decode(given))
+        # Snowflake sends the request to AWS, after a look at where it would go.
+        signed = signed_header(attestation["method"], attestation["url"], attestation["headers"], b"")
+        if signed.headers.get("x-snowflake-audience") != self.audience or not signed.headers["host"].endswith(".amazonaws.com"):
+            raise Refused("", "the request is not for this account")
+        if f"https://{signed.headers['host']}/?Action=GetCallerIdentity&Version=2011-06-15" != signed.url:
+            raise Refused("", "the request is not for GetCallerIdentity")
+        return self._cloud.caller(signed, self._cloud.ahead).role, "attestation"
+
+
+def _query(connection: FakeSnowflakeConnection, sql: str) -> dict[str, Any]:
+    cursor = connection.cursor()
+    type_id = statement_type_id(parse_one(sql))
+    cursor.execute(sql, server=True)
+    rowtype = describe_as_rowtype(cursor._describe_last_sql())
+    table = cursor._arrow_table
+    result: dict[str, Any] = {"queryResultFormat": "arrow", "rowsetBase64": ""}
+    if table and type_id in DML_TYPE_IDS:
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        result = {"queryResultFormat": "json", "rowset": [[None if value is None else str(value) for value in row] for row in rows]}
+    elif table:
+        result["rowsetBase64"] = base64.b64encode(to_ipc(to_sf(table, rowtype))).decode()
+    return {
+        "parameters": [{"name": "TIMEZONE", "value": "Etc/UTC"}],
+        "rowtype": rowtype,
+        "total": table.num_rows if table else 0,
+        "queryId": cursor.sfqid,
+        "statementTypeId": type_id,
+        "finalDatabaseName": connection.database,
+        "finalSchemaName": connection.schema,
+        **result,
+    }
+
+
+def _json(document: Any) -> Response:
+    return Response(json.dumps(document), content_type="application/json")
