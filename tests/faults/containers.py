@@ -57,7 +57,7 @@ class Run:
         self.store = store
         self.endpoint = endpoint
         self.run_id = run_id
-        self._run_key = f"RUN#2026-11-23T01:00:00.000Z#{run_id}"
+        self.key = f"RUN#2026-11-23T01:00:00.000Z#{run_id}"
         config = config_of(ENVIRONMENT)
         config["warehouse"]["settings"].update(path=str(warehouse), threads=4)
         steps = [{"name": "build", "commands": list(commands), "on_failure": "fail", "timeout_seconds": 300}]
@@ -67,7 +67,7 @@ class Run:
         store.put({"pk": pk, "sk": CONFIG, "config": json.dumps(config)})
         store.put({"pk": pk, "sk": LOCK, "owner": execution, "run_id": run_id})
         item = {"run_id": run_id, "execution": execution, "release": "1.4.2", "artifacts": f"runs/prod/2026/11/23/{run_id}/"}
-        store.put({"pk": pk, "sk": self._run_key, **item, "status": "RUNNING", "request": json.dumps(request)})
+        store.put({"pk": pk, "sk": self.key, **item, "status": "RUNNING", "request": json.dumps(request)})
 
     def start(self, attempt: int, environment: Mapping[str, str] | None = None) -> Container:
         """Starts the container of an attempt. `environment` comes on top of what the task has."""
@@ -77,7 +77,7 @@ class Run:
                 "DBT_RUNNER_TABLE": TABLE,
                 "DBT_RUNNER_BUCKET": BUCKET,
                 "DBT_RUNNER_ENVIRONMENT": ENVIRONMENT,
-                "DBT_RUNNER_RUN_KEY": self._run_key,
+                "DBT_RUNNER_RUN_KEY": self.key,
                 "DBT_RUNNER_STEP": "1",
                 "DBT_RUNNER_ATTEMPT": str(attempt),
                 **(environment or {}),

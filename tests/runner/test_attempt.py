@@ -22,6 +22,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
 from dbt_runner import attempt, audit, identity, release
@@ -460,7 +461,15 @@ def test_an_upload_that_fails_is_an_error_of_ours_that_keeps_the_nodes(
     assert "S3 does not answer" in outcome["message"]
 
 
-@pytest.mark.parametrize(("success", "exit_code"), [("True", 1), ("False", 10)])
+@pytest.mark.parametrize(
+    ("success", "problem", "exit_code"),
+    [
+        # All nodes are in the store: another attempt executes none of them, and writes the outcome.
+        ("True", EndpointConnectionError(endpoint_url="https://dynamodb"), 40),
+        ("False", EndpointConnectionError(endpoint_url="https://dynamodb"), 10),
+        ("True", ValueError("this is a bug"), 1),
+    ],
+)
 def test_an_outcome_that_cannot_be_written_is_still_an_exit_code(
     run: Run,
     released: None,
@@ -468,19 +477,21 @@ def test_an_outcome_that_cannot_be_written_is_still_an_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     success: str,
+    problem: Exception,
     exit_code: int,
 ) -> None:
     put = Store.put
 
     def no_outcomes(store: Store, item: Mapping[str, Any], **keywords: Any) -> None:
         if item["sk"].startswith("STEP#"):
-            raise ConnectionError("DynamoDB does not answer")
+            raise problem
         put(store, item, **keywords)
 
     monkeypatch.setattr(Store, "put", no_outcomes)
     scripted(run, tmp_path, f"node('a', 'success' if {success} else 'error')\ndone({success})\n")
     assert run.attempt() == exit_code
-    assert "could not be written" in log_lines(capsys)[-1]["message"]
+    [told] = [line for line in log_lines(capsys) if line["message"] == "the outcome could not be written"]
+    assert told["outcome"]["counts"] == {"success" if success == "True" else "error": 1}, "the log knows what the table does not"
 
 
 # --- the container's entry point -----------------------------------------------------------------------------------------

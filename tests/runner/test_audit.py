@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -46,7 +47,7 @@ class Flaky:
         self.gate = threading.Event()
         self.gate.set()
 
-    def put_many(self, items: Iterable[Mapping[str, Any]]) -> None:
+    def put_many(self, items: Iterable[Mapping[str, Any]], *, rounds: int) -> None:
         self.gate.wait(30)
         written = list(items)
         self.batches.append([item["name"] for item in written])
@@ -59,7 +60,7 @@ class Flaky:
 
 
 def writer(store: Flaky, log: io.StringIO | None = None, flush_seconds: float = 0.02) -> NodeWriter:
-    return NodeWriter(store, KEY, JsonLog({}, log or io.StringIO()), flush_seconds)  # type: ignore[arg-type]
+    return NodeWriter(store, KEY, JsonLog({}, log or io.StringIO()), flush_seconds=flush_seconds)  # type: ignore[arg-type]
 
 
 def documented(row: str) -> set[str]:
@@ -122,8 +123,11 @@ def test_nothing_is_lost_when_writes_fail(store: Store) -> None:
 
 
 def test_a_store_that_never_answers_is_no_secret(store: Store) -> None:
-    with pytest.raises(ConnectionError), writer(Flaky(store, failures=10_000)) as nodes:
-        nodes.add(result("a"))
+    log = io.StringIO()
+    with pytest.raises(audit.ResultsNotWritten, match="1 node results"), writer(Flaky(store, failures=10_000), log) as nodes:
+        nodes.add(result("a", "error", message="no such column"))
+    told = json.loads(log.getvalue().splitlines()[-1])
+    assert [(r["unique_id"], r["status"], r["message"]) for r in told["results"]] == [("model.shop.a", "error", "no such column")]
 
 
 def test_adding_does_not_wait_for_the_store(store: Store) -> None:

@@ -14,17 +14,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbt_runner import __version__, audit, claim, identity, image, outcome, profile, release, request, resume, task_metadata
+from dbt_runner import __version__, audit, claim, identity, image, outages, outcome, profile, release, request, resume, task_metadata
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
+from dbt_runner.outages import PATIENCE_SECONDS, Patience
 from dbt_runner.outcome import Outcome
 from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
-from dbt_runner.store import Store, StoredObject, now
+from dbt_runner.store import Store, StoredObject, client_config, now
 from dbt_runner.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -38,19 +39,22 @@ class Attempt:
     """Runs one attempt of a step, or the health check (position 0).
 
     Args:
-        store: the audit store, with the task role's rights.
+        store: the audit store, with the task role's rights, its clients by `store.client_config`.
         sts: makes a client of STS; called only where the warehouse wants a token.
         environment: the container's environment variables.
         compute: where it runs.
     """
 
     def __init__(self, store: Store, sts: Callable[[], STSClient], environment: Mapping[str, str], compute: Compute = FARGATE) -> None:
-        self._store = store
+        self._patience = Patience(min(PATIENCE_SECONDS, compute.closing_seconds))
+        self._store = store.patient(self._patience)
+        self._hasty_store = store
         self._sts = sts
         self._environment = environment
         self._compute = compute
         self._report = StepReport()
-        self._artifacts: Sequence[StoredObject] = ()
+        # None when there were some, and the bucket did not take them.
+        self._artifacts: Sequence[StoredObject] | None = ()
         self._parse: Mapping[str, str] = {}
         self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
@@ -76,19 +80,14 @@ class Attempt:
                     key, item = request.locate(self._store, environment, run_key, position, attempt)
                     task = task_metadata.task_arn(self._environment)
                     mine = claim.take(self._store, key, self._compute.name, task, self._compute.lifetime_seconds)
-            except TypedError as exc:
+            except Exception as exc:
                 # Without a run there is nothing to write the outcome to, without a claim it is another one's: the exit code has to say it.
-                log.error(str(exc), why=exc.why)
-                return exc.kind.exit_code
+                error = _typed(exc, log)
+                log.error(str(error), why=error.why)
+                return error.kind.exit_code
             log = JsonLog({"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt})
             result = self._outcome(key, item, log)
-            try:
-                self._record(key, mine, result, log, started_at, time.monotonic() - started)
-            except Exception as exc:
-                # The exit code is the last way to say it; it must not say that all is well.
-                log.error("the outcome could not be written", error=repr(exc))
-                return result.exit_code or RUNNER_ERROR.exit_code
-        return result.exit_code
+            return self._record(key, mine, result, log, started_at, time.monotonic() - started)
 
     def _outcome(self, key: AttemptKey, item: Mapping[str, object], log: JsonLog) -> Outcome:
         work = Path(tempfile.mkdtemp(prefix="dbt-runner-"))
@@ -99,12 +98,8 @@ class Attempt:
             if self._request.step is None:
                 return self._check(self._request, work, log)
             return self._step(self._request, self._request.step, work, log)
-        except TypedError as exc:
-            return outcome.from_error(exc, self._report)
         except Exception as exc:
-            log.error("the runner failed", error=repr(exc))
-            unexpected = TypedError(RUNNER_ERROR, f"{type(exc).__name__}: {exc}", "an exception that the runner does not expect")
-            return outcome.from_error(unexpected, self._report)
+            return outcome.from_error(_typed(exc, log), self._report)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -118,7 +113,7 @@ class Attempt:
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
             target = work / "target"
             target.mkdir()
-            cache = ParseCache(self._store, asked, fetched, target, log)
+            cache = ParseCache(self._hasty_store, asked, fetched, target, log)
             cache.fetch()
         spec = _spec(asked, work, fetched.project, target)
         spec = replace(
@@ -130,16 +125,30 @@ class Attempt:
         if earlier:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
-        with audit.NodeWriter(self._store, asked.key, log) as writer, self._credentials(asked, work, log) as extra:
-            environment = {**identity.worker_environment(self._environment, work), **extra}
-            grace = self._compute.grace_seconds
-            supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
-            self._report = resume.merge(supervisor.run(spec), earlier)
+        not_written = 0
+        try:
+            with (
+                audit.NodeWriter(self._hasty_store, asked.key, log, self._patience) as writer,
+                self._credentials(asked, work, log) as extra,
+            ):
+                environment = {**identity.worker_environment(self._environment, work), **extra}
+                grace = self._compute.grace_seconds
+                supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
+                self._report = resume.merge(supervisor.run(spec), earlier)
+                self._patience.end_in(self._compute.closing_seconds)
+        except audit.ResultsNotWritten as exc:
+            not_written = len(exc.results)
+        result = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
+        try:
+            self._artifacts = audit.upload_artifacts(self._store, asked, target)
+        except Exception as exc:
+            if not outages.is_outage(exc):
+                raise
+            log.error("the artifacts could not be written", error=repr(exc))
+            self._artifacts = None
         # A worker that was killed may have left half a file.
         self._parse = cache.keep(self._report.parsed if self._report.finished else None)
-        self._artifacts = audit.upload_artifacts(self._store, asked, target)
-        ended = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
-        return outcome.without_credential(ended, self._fault)
+        return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -162,15 +171,18 @@ class Attempt:
             yield {**variables, **broker.variables}
             self._fault = broker.fault
 
-    def _record(self, key: AttemptKey, mine: claim.Claim, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> None:
+    def _record(self, key: AttemptKey, mine: claim.Claim, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> int:
+        """Writes the outcome and returns the exit code."""
+        self._patience.end_in(self._compute.closing_seconds)
         asked = self._request
         evidence = audit.Evidence(
             started_at=started_at,
             ended_at=now(),
             seconds=seconds,
             commands=[command.text for command in asked.step.commands] if asked and asked.step else [],
-            results=_reported(self._report),
-            artifacts=self._artifacts,
+            # A command that is called done is not run again, and then nothing would make its artifacts.
+            results=() if self._artifacts is None else _reported(self._report),
+            artifacts=self._artifacts or (),
             peak_memory_mib=self._report.peak_memory_mib,
             versions=_versions(asked),
             compute=self._compute.name,
@@ -178,11 +190,26 @@ class Attempt:
             release=self._release,
             image=image.digest(self._environment),
         )
-        self._store.put(audit.outcome_item(key, mine, result, evidence), only_over="holder")
+        item = audit.outcome_item(key, mine, result, evidence)
+        try:
+            self._store.put(item, only_over="holder")
+        except Exception as exc:
+            # The exit code is the last way to say it; it must not say that all is well. The log keeps the rest.
+            log.error("the outcome could not be written", error=repr(exc), outcome=item)
+            return result.exit_code or _typed(exc, log).kind.exit_code
         if result.error:
             log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
         else:
             log.info("succeeded", counts=dict(result.counts), seconds=round(seconds, 3))
+        return result.exit_code
+
+
+def _typed(exc: Exception, log: JsonLog) -> TypedError:
+    error = exc if isinstance(exc, TypedError) else outages.typed(exc)
+    if error is None:
+        log.error("the runner failed", error=repr(exc))
+        error = TypedError(RUNNER_ERROR, f"{type(exc).__name__}: {exc}", "an exception that the runner does not expect")
+    return error
 
 
 def _spec(asked: AttemptRequest, work: Path, project: Path, target: Path) -> WorkerSpec:
@@ -255,5 +282,5 @@ def from_container(environment: Mapping[str, str] | None = None) -> int:
         ) from exc
     identity.hide()
     session = boto3.Session()
-    store = Store(session.client("dynamodb"), session.client("s3"), table, bucket)
+    store = Store(session.client("dynamodb", config=client_config()), session.client("s3", config=client_config()), table, bucket)
     return Attempt(store, lambda: session.client("sts"), own).run(name, run_key, position, attempt)

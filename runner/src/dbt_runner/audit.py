@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from dbt_runner import outages
 from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.logs import JsonLog
@@ -59,14 +60,40 @@ class Evidence:
     image: str | None = None
 
 
+class ResultsNotWritten(Exception):
+    """The step is over, and the table still takes no node results.
+
+    Args:
+        results: those that are in the log only.
+    """
+
+    def __init__(self, results: Sequence[NodeResult]) -> None:
+        super().__init__(f"{len(results)} node results could not be written")
+        self.results = results
+
+
 class NodeWriter:
     """Writes node results to the table from a thread of its own, in batches at most FLUSH_SECONDS apart.
 
-    A write that fails is tried again with the next batch; leaving the context writes the rest.
+    A write that fails is tried again with the next batch; leaving the context writes the rest, with patience.
+
+    Args:
+        store: one without patience: while the step runs, the next batch is the next try.
+
+    Raises:
+        ResultsNotWritten: on leaving the context, when that failed, too. All that is known of these nodes is in the log by then.
     """
 
-    def __init__(self, store: Store, key: AttemptKey, log: JsonLog, flush_seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: AttemptKey,
+        log: JsonLog,
+        patience: Callable[[Callable[[], None]], None] = outages.once,
+        flush_seconds: float = FLUSH_SECONDS,
+    ) -> None:
         self._store = store
+        self._patience = patience
         self._key = key
         self._log = log
         self._flush_seconds = flush_seconds
@@ -81,7 +108,12 @@ class NodeWriter:
     def __exit__(self, *_: object) -> None:
         self._queue.put(None)
         self._thread.join()
-        self._flush()
+        try:
+            self._patience(self._flush)
+        except Exception as exc:
+            results = list(self._pending.values())
+            self._log.error("node results could not be written", error=repr(exc), results=[asdict(result) for result in results])
+            raise ResultsNotWritten(results) from exc
 
     def add(self, result: NodeResult) -> None:
         """Takes a result for writing; returns at once."""
@@ -109,7 +141,7 @@ class NodeWriter:
             self._log.warning("node results could not be written yet", error=repr(exc), pending=len(self._pending))
 
     def _flush(self) -> None:
-        self._store.put_many(self._item(result) for result in list(self._pending.values()))
+        self._store.put_many((self._item(result) for result in list(self._pending.values())), rounds=1)
         self._pending.clear()
 
     def _item(self, result: NodeResult) -> dict[str, Any]:

@@ -30,12 +30,13 @@ from dbt_runner.attempt import Attempt
 from dbt_runner.compute import Compute
 from dbt_runner.errors import ERRORS, RUNNER_ERROR, TypedError
 from dbt_runner.release_cache import ReleaseCache
-from dbt_runner.store import Store
+from dbt_runner.store import Store, client_config
 
 # To stop dbt, to write the last nodes, the artifacts and the outcome; of a short timeout a part of it.
 _LONGEST_MARGIN_SECONDS = 40.0
 _MARGIN = 0.25
 _GRACE = 0.6
+_CLOSING = 0.3
 _PR_SET_CHILD_SUBREAPER = 36
 _POINTER = {"run_key": str, "step": int, "attempt": int}
 
@@ -66,7 +67,8 @@ class Sandbox:
         self._clients = cache(session.client)
         self._secrets: dict[str, str] = json.loads(environment.get("DBT_RUNNER_SECRETS", "{}"))
         table, bucket = environment["DBT_RUNNER_TABLE"], environment["DBT_RUNNER_BUCKET"]
-        self._store = Store(self._clients("dynamodb"), self._clients("s3"), table, bucket)
+        patient = client_config()
+        self._store = Store(session.client("dynamodb", config=patient), session.client("s3", config=patient), table, bucket)
 
     def invoke(self, event: object, seconds_left: float) -> dict[str, Any]:
         """Runs one attempt.
@@ -85,6 +87,7 @@ class Sandbox:
             seconds=seconds_left - margin,
             lifetime_seconds=seconds_left,
             grace_seconds=margin * _GRACE,
+            closing_seconds=margin * _CLOSING,
             fetch=self._releases.fetch,
             variables=lambda: secret_variables.read(self._secrets, self._clients),
         )

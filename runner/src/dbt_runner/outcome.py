@@ -86,6 +86,30 @@ def from_error(exc: TypedError, report: StepReport | None = None) -> Outcome:
     return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes))
 
 
+def not_recorded(outcome: Outcome, results: int, artifacts: bool) -> Outcome:
+    """The outcome of an attempt of which AWS did not take all that it leaves.
+
+    Another attempt runs what the table does not call done. So it may follow when artifacts are all that is missing: it makes them
+    again, and executes nothing. It must not when results are missing, because it would execute their nodes a second time.
+
+    Args:
+        results: how many node results are in the log only.
+        artifacts: whether the artifacts are nowhere.
+    """
+    if not results and not artifacts:
+        return outcome
+    what = " and ".join([f"{results} node results"] * (results > 0) + ["the artifacts"] * artifacts)
+    said = f"AWS did not take {what}" + (
+        f"; dbt's own end: {outcome.error.name}: {outcome.message}" if outcome.error else "; dbt succeeded"
+    )
+    error = outcome.error
+    if error is None or error.retryable:
+        error = RUNNER_ERROR if results else INTERRUPTED
+    if results:
+        said += "; the log has the results, and a resume would execute their nodes again"
+    return replace(outcome, error=error, message=said, why=outcome.why or "writes failed until the attempt's patience was over")
+
+
 def classify(report: StepReport, commands: Sequence[Command], warehouse: str, *, goes_on: bool = False) -> Outcome:
     """Says what became of a step, from what its worker reported and how it ended.
 

@@ -15,7 +15,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbt_runner import outages
+
 if TYPE_CHECKING:
+    from botocore.config import Config
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef, PutTypeDef
     from mypy_boto3_s3 import S3Client
@@ -101,6 +104,13 @@ class AlreadyThere(Exception):
     """A conditional write found something else in its place."""
 
 
+def client_config() -> Config:
+    """How an attempt's clients of DynamoDB and S3 behave: they give up soon, because `outages.Patience` decides how long to try."""
+    from botocore.config import Config
+
+    return Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+
+
 class Store:
     """One table and one bucket.
 
@@ -109,13 +119,26 @@ class Store:
         s3: a boto3 S3 client.
         table: the table's name.
         bucket: the bucket's name; None for callers that only read items.
+        patience: how calls that an outage of AWS keeps from succeeding are tried again, beyond the clients' own retries.
     """
 
-    def __init__(self, dynamodb: DynamoDBClient, s3: S3Client, table: str, bucket: str | None) -> None:
+    def __init__(
+        self,
+        dynamodb: DynamoDBClient,
+        s3: S3Client,
+        table: str,
+        bucket: str | None,
+        patience: Callable[[Callable[[], Any]], Any] = outages.once,
+    ) -> None:
         self._dynamodb = dynamodb
         self._s3 = s3
         self.table = table
         self._bucket = bucket
+        self._patience = patience
+
+    def patient(self, patience: outages.Patience) -> Store:
+        """This store for a caller that would rather wait than fail."""
+        return Store(self._dynamodb, self._s3, self.table, self._bucket, patience)
 
     @property
     def bucket(self) -> str:
@@ -127,7 +150,8 @@ class Store:
 
     def get(self, pk: str, sk: str) -> Item | None:
         """The item at this key, read consistently, or None."""
-        answer = self._dynamodb.get_item(TableName=self.table, Key=_marshal({"pk": pk, "sk": sk}), ConsistentRead=True)
+        key = _marshal({"pk": pk, "sk": sk})
+        answer = self._patience(lambda: self._dynamodb.get_item(TableName=self.table, Key=key, ConsistentRead=True))
         return _unmarshal(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Item]:
@@ -163,16 +187,20 @@ class Store:
             condition, values = "pk = :pk AND sk BETWEEN :from AND :to", {":pk": pk, ":from": between[0], ":to": between[1]}
         elif prefix:
             condition, values = "pk = :pk AND begins_with(sk, :prefix)", {":pk": pk, ":prefix": prefix}
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self.table,
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues=_marshal(values),
-            ScanIndexForward=not newest_first,
-            ConsistentRead=True,
-        )
-        for page in pages:
+        asked: dict[str, Any] = {
+            "TableName": self.table,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": _marshal(values),
+            "ScanIndexForward": not newest_first,
+            "ConsistentRead": True,
+        }
+        while True:
+            page = self._patience(lambda: self._dynamodb.query(**asked))
             for item in page["Items"]:
                 yield _unmarshal(item)
+            if "LastEvaluatedKey" not in page:
+                return
+            asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def put(self, item: Mapping[str, Any], *, only_if_new: bool = False, only_over: str | None = None) -> None:
         """Writes one item.
@@ -184,7 +212,7 @@ class Store:
             AlreadyThere: with `only_if_new`, when the key is taken; with `only_over`, when it is by another value. Nothing was changed.
         """
         if not only_if_new and only_over is None:
-            self._dynamodb.put_item(TableName=self.table, Item=_marshal(item))
+            self._patience(lambda: self._dynamodb.put_item(TableName=self.table, Item=_marshal(item)))
             return
         put: PutItemInputTypeDef = {"TableName": self.table, "Item": _marshal(item), "ConditionExpression": "attribute_not_exists(pk)"}
         if only_over is not None:
@@ -192,7 +220,11 @@ class Store:
             put["ExpressionAttributeNames"] = {"#only": only_over}
             put["ExpressionAttributeValues"] = _marshal({":only": item[only_over]})
         try:
-            self._dynamodb.put_item(**put)
+            if only_if_new:
+                # Not again: an item that is there might be the one that this call itself wrote before its answer got lost.
+                self._dynamodb.put_item(**put)
+            else:
+                self._patience(lambda: self._dynamodb.put_item(**put))
         except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
             raise AlreadyThere(f"{item['pk']} {item['sk']}") from exc
 
@@ -201,7 +233,7 @@ class Store:
 
         Args:
             changes: attributes with their new values; one that is None is removed.
-            condition: an expression that must hold of the item as it is.
+            condition: an expression that must hold of the item as it is, and still after this change: it may be tried again.
             values: what the condition names, with the colons.
 
         Raises:
@@ -211,34 +243,39 @@ class Store:
         gone = [f"#{name}" for name, value in changes.items() if value is None]
         expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name, value in changes.items() if value is not None)
         try:
-            self._dynamodb.update_item(
-                TableName=self.table,
-                Key=_marshal({"pk": pk, "sk": sk}),
-                UpdateExpression=expression + (f" REMOVE {', '.join(gone)}" if gone else ""),
-                ConditionExpression=condition,
-                ExpressionAttributeNames={f"#{name}": name for name in changes},
-                ExpressionAttributeValues=_marshal({**new, **values}),
+            self._patience(
+                lambda: self._dynamodb.update_item(
+                    TableName=self.table,
+                    Key=_marshal({"pk": pk, "sk": sk}),
+                    UpdateExpression=expression + (f" REMOVE {', '.join(gone)}" if gone else ""),
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames={f"#{name}": name for name in changes},
+                    ExpressionAttributeValues=_marshal({**new, **values}),
+                )
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
             raise AlreadyThere(f"{pk} {sk}") from exc
 
-    def put_many(self, items: Iterable[Mapping[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def put_many(self, items: Iterable[Mapping[str, Any]], *, rounds: int = 9, sleep: Callable[[float], None] = time.sleep) -> None:
         """Writes items in batches of 25, and again what DynamoDB left unprocessed, until all are written.
 
+        Args:
+            rounds: how often a batch is sent. Nine are about a minute of throttling.
+
         Raises:
-            TimeoutError: when a batch is still not accepted after eight rounds (about a minute of throttling).
+            TimeoutError: when a batch is still not accepted after that.
         """
         requests: list[Any] = [{"PutRequest": {"Item": _marshal(item)}} for item in items]
         for start in range(0, len(requests), 25):
             left = requests[start : start + 25]
-            for round_ in range(9):
+            for round_ in range(1, rounds + 1):
                 answer = self._dynamodb.batch_write_item(RequestItems={self.table: left})
                 left = answer.get("UnprocessedItems", {}).get(self.table, [])
                 if not left:
                     break
-                if round_ == 8:
+                if round_ == rounds:
                     raise TimeoutError(f"DynamoDB did not accept {len(left)} items of table {self.table} within its retries")
-                sleep(min(0.1 * 2**round_, 15.0))
+                sleep(min(0.1 * 2 ** (round_ - 1), 15.0))
 
     def move_pointer(self, pointer: Mapping[str, Any], record: Mapping[str, Any], *, expected_version: str | None) -> None:
         """Replaces an item that has a `version` and appends the record of it, both or neither.
@@ -266,8 +303,12 @@ class Store:
     def upload(self, path: Path, key: str) -> StoredObject:
         """Writes a file to the bucket and says what was written."""
         digest = sha256_of(path)
-        with path.open("rb") as body:
-            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": digest})
+
+        def put() -> None:
+            with path.open("rb") as body:
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": digest})
+
+        self._patience(put)
         return StoredObject(key, digest, path.stat().st_size)
 
     def upload_new(self, body: bytes, key: str) -> None:
@@ -311,14 +352,19 @@ class Store:
 
     def download_version(self, key: str, path: Path) -> str | None:
         """Writes an object to `path`; returns its ETag, or None when there is no such object."""
-        try:
+
+        def get() -> str:
             answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+            with path.open("wb") as file:
+                for chunk in answer["Body"].iter_chunks(1 << 20):
+                    file.write(chunk)
+            return answer["ETag"]
+
+        try:
+            etag: str = self._patience(get)
         except self._s3.exceptions.NoSuchKey:
             return None
-        with path.open("wb") as file:
-            for chunk in answer["Body"].iter_chunks(1 << 20):
-                file.write(chunk)
-        return answer["ETag"]
+        return etag
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that stand between `prefix` and the next slash, in the order of the alphabet."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, TypedError
+from dbt_runner.outages import is_outage
 from dbt_runner.request import AttemptKey
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def assume(sts: STSClient, role: str, key: AttemptKey, tags: Mapping[str, str]) 
 def refusal(exc: BotoCoreError | ClientError, action: str) -> TypedError:
     """What a failed call of AWS on the way to the warehouse means: Dbt.WarehouseUnavailable for an outage, else Dbt.AccessDenied."""
     return TypedError(
-        WAREHOUSE_UNAVAILABLE if _is_outage(exc) else ACCESS_DENIED,
+        WAREHOUSE_UNAVAILABLE if is_outage(exc) else ACCESS_DENIED,
         f"no credential for the warehouse: {exc}",
         f"{action} failed with {type(exc).__name__}",
     )
@@ -153,11 +154,3 @@ def session_name(run_id: str) -> str:
 def _tag_value(text: str) -> str:
     """https://docs.aws.amazon.com/STS/latest/APIReference/API_Tag.html: execution names know characters that tags do not."""
     return re.sub(r"[^\w .:/=+@-]", "-", text)
-
-
-def _is_outage(exc: BotoCoreError | ClientError) -> bool:
-    """Whether AWS did not answer or could not, rather than refuse. boto3 has tried several times by then."""
-    if isinstance(exc, ClientError):
-        code, metadata = exc.response.get("Error", {}).get("Code", ""), exc.response.get("ResponseMetadata", {})
-        return metadata.get("HTTPStatusCode", 0) >= 500 or "Throttl" in code
-    return isinstance(exc, (ConnectionError, HTTPClientError))
