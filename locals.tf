@@ -67,8 +67,13 @@ locals {
   # Environments that CI deploys to or people operate.
   federated = {
     for env, grants in var.oidc.environments : env => {
-      id       = local.environments[env].id
-      arns     = local.environments[env].arns
+      id = local.environments[env].id
+      arns = merge(local.environments[env].arns, {
+        logs = concat(
+          [local.environments[env].arns.runner_logs],
+          local.environments[env].function == null ? [] : [local.environments[env].arns.function_logs],
+        )
+      })
       deployer = grants.deployer
       operator = grants.operator
     }

@@ -7,7 +7,7 @@ module "warehouse" {
   environment = each.key
   warehouse   = each.value.warehouse
   # The local stack names an image that no registry has.
-  local = startswith(var.image, "local/")
+  local = can(regex("^(000000000000\\.dkr\\.ecr\\.[a-z0-9-]+\\.amazonaws\\.com/)?local/", var.image))
 }
 
 module "audit_store" {

@@ -20,6 +20,7 @@ provider "aws" {
     events    = var.endpoint
     iam       = var.endpoint
     kms       = var.endpoint
+    lambda    = var.endpoint
     logs      = var.endpoint
     s3        = var.endpoint
     scheduler = var.endpoint
@@ -49,7 +50,8 @@ locals {
   default_environments = {
     local = {
       warehouse       = { type = "duckdb", settings = { path = var.warehouse_path, threads = 4 } }
-      compute         = { sizes = [{ cpu = 1024, memory = 4096 }, { cpu = 2048, memory = 8192 }] }
+      compute         = { type = var.compute, sizes = [{ cpu = 1024, memory = 4096 }, { cpu = 2048, memory = 8192 }] }
+      health_check    = { compute = var.compute }
       retry           = { max_attempts = 3, interval_seconds = 1, backoff_rate = 1 }
       timeout_seconds = 1800
 
@@ -62,8 +64,9 @@ locals {
 module "dbt" {
   source = "../.."
 
-  name  = var.name
-  image = "local/dbt-runner@sha256:${sha256("no image is pulled: tasks run as local processes")}"
+  name = var.name
+  # No image is pulled: tasks and functions run as local processes. The name is one that Lambda would take, of an account that is nobody's.
+  image = "000000000000.dkr.ecr.${var.region}.amazonaws.com/local/dbt-runner@sha256:${sha256("no image is pulled")}"
 
   network = {
     subnet_ids         = data.aws_subnets.default.ids

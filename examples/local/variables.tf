@@ -20,6 +20,12 @@ variable "name" {
   default     = "dbt"
 }
 
+variable "compute" {
+  description = "Where the steps and the health check of the default environment run: fargate or lambda."
+  type        = string
+  default     = "fargate"
+}
+
 variable "environments" {
   description = "Environments as in the root module, instead of the default one, `local`."
   type        = any

@@ -51,6 +51,14 @@ data "aws_iam_policy_document" "operator" {
     }
   }
 
+  # What the containers and the function wrote.
+  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/permissions-reference-cwl.html
+  statement {
+    sid       = "ReadLogs"
+    actions   = ["logs:FilterLogEvents"]
+    resources = [for group in each.value.arns.logs : "${group}:*"]
+  }
+
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
     sid       = "ReadArtifacts"

@@ -27,7 +27,7 @@ variable "environments" {
   EOT
   type = map(object({
     id       = string
-    arns     = object({ table = string, bucket = string, state_machine = string, executions = string })
+    arns     = object({ table = string, bucket = string, state_machine = string, executions = string, logs = list(string) })
     deployer = map(object({ subjects = list(string), audiences = list(string) }))
     operator = map(object({ subjects = list(string), audiences = list(string) }))
   }))

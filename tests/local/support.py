@@ -76,6 +76,21 @@ class World:
         )
         return str(response["tasks"][0]["taskArn"])
 
+    def function(self, **settings: Any) -> str:
+        """Publish a function of the image; the ARN of its version."""
+        name = self.name("function")
+        trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        created = self.client("lambda").create_function(
+            FunctionName=name,
+            Role=self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"],
+            PackageType="Image",
+            Code={"ImageUri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/dbt-runner@sha256:0"},
+            Publish=True,
+            **settings,
+        )
+        return str(created["FunctionArn"])
+
     def task(self, arn: str) -> dict[str, Any]:
         [task] = self.client("ecs").describe_tasks(cluster="cluster", tasks=[arn])["tasks"]
         return dict(task)

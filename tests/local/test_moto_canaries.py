@@ -330,6 +330,15 @@ def _(world: World) -> None:
     assert (ended["containers"][0]["exitCode"], ended["stopCode"]) == (7, "EssentialContainerExited")
 
 
+@check("lambda.functions-run")
+def _(world: World) -> None:
+    arn = world.function(Environment={"Variables": {"DBT_RUNNER_TABLE": "t", "DBT_RUNNER_BUCKET": "b", "DBT_RUNNER_ENVIRONMENT": "e"}})
+    state = {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Arguments": {"FunctionName": arn, "Payload": {}}, "End": True}
+    execution = world.execute({"A": state})
+    assert execution["error"] == "TypedError"
+    assert "the event must be ['run_key', 'step', 'attempt']" in json.loads(execution["cause"])["errorMessage"]
+
+
 @check("events.execution-status")
 def _(world: World) -> None:
     machine, (url, queue) = world.machine({"A": {"Type": "Fail", "Error": "Broken", "Cause": "here"}}), world.queue()

@@ -20,7 +20,7 @@ from dbt_runner.store import Store
 from runner.recorded_runs import LiveAlias, create_machine, node_item, record_outcome, record_run, step_result
 from runner.report_runs import outcome_of, run_of, step_of
 
-GROUP = "/analytics/prod/runner"
+GROUP, FUNCTION_GROUP = "/analytics/prod/runner", "/aws/lambda/analytics-prod"
 Call = Callable[..., Result]
 
 
@@ -127,20 +127,22 @@ class Logs:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.of_function: list[dict[str, Any]] = []
 
     def get_paginator(self, operation: str) -> Logs:
         assert operation == "filter_log_events"
         return self
 
     def paginate(self, *, logGroupName: str, filterPattern: str, startTime: int, endTime: int = 1 << 62) -> Iterator[dict[str, Any]]:
-        assert logGroupName == GROUP
+        events = {GROUP: self.events, FUNCTION_GROUP: self.of_function}[logGroupName]
         assert filterPattern.startswith("{ ($.run_id = ")
-        yield from ({"events": [event]} for event in list(self.events) if startTime <= event["timestamp"] <= endTime)
+        yield from ({"events": [event]} for event in list(events) if startTime <= event["timestamp"] <= endTime)
 
     def write(self, message: str, run_id: str = "daily-5", at: str = "2026-11-05T06:01:00.000Z", **fields: Any) -> None:
         line = {"time": at, "level": "info", "message": message, "run_id": run_id, "step": "build", "attempt": 1, **fields}
         moment = int(datetime.fromisoformat(at).timestamp() * 1000)
-        self.events.append({"eventId": str(len(self.events)), "timestamp": moment, "message": json.dumps(line)})
+        events = self.of_function if fields.get("step") == "on_lambda" else self.events
+        events.append({"eventId": f"{id(events)}-{len(events)}", "timestamp": moment, "message": json.dumps(line)})
 
 
 @pytest.fixture
@@ -166,6 +168,19 @@ def test_logs_are_those_of_the_run_the_step_and_the_node(call: Call, days: None,
     assert "worker_pid=7" in printed(call("logs", "--step", "build"))
 
 
+def test_logs_of_lambda_stand_between_those_of_containers_in_the_order_of_their_time(
+    call: Call, store: Store, environment: dict[str, Any], days: None, logs: Logs
+) -> None:
+    function = {"function": "arn", "timeout_seconds": 900, "memory": 2048, "log_group": FUNCTION_GROUP}
+    store.put({"pk": "ENV#prod", "sk": "CONFIG", "config": json.dumps({**environment, "lambda": function})})
+    logs.write("first", step="on_lambda", at="2026-11-05T06:01:00.000Z")
+    logs.of_function.append({**logs.of_function[0], "eventId": "x", "message": "REPORT RequestId: 1 Duration: 5 ms"})
+    logs.write("second", at="2026-11-05T06:02:00.000Z")
+    logs.write("third", step="on_lambda", at="2026-11-05T06:03:00.000Z")
+    lines = printed(call("logs", "daily-5", "--json")).splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["first", "second", "third"]
+
+
 def test_a_filter_pattern_asks_cloudwatch_for_the_same() -> None:
     query = LogQuery("daily-5", "build", 'model.shop."x')
     assert query.pattern == '{ ($.run_id = "daily-5") && ($.step = "build") && ($.node = "model.shop.\\"x") }'
@@ -186,7 +201,7 @@ def test_following_ends_with_the_run_and_shows_each_line_once(store: Store, envi
         )
 
     late = iter((lambda: None, lambda: None, lambda: logs.write("a line that arrived late")))
-    lines = run_logs.follow(logs, GROUP, run, LogQuery("daily-5"), refreshed, interval=0, sleep=lambda _: next(late, lambda: None)())
+    lines = run_logs.follow(logs, [GROUP], run, LogQuery("daily-5"), refreshed, interval=0, sleep=lambda _: next(late, lambda: None)())
     assert [line["message"] for line in lines] == ["first", "look 2", "look 3", "look ended", "a line that arrived late"]
 
 
@@ -226,6 +241,26 @@ def test_another_attempt_costs_what_its_size_and_capacity_cost(environment: dict
     found = costs.cost_of_month(parsed, "2026-11", [(run_of(steps=(step_of(),)), outcomes, 0)], costs.load_prices())
     minute = (0.03238 + 4 * 0.00356) / 60
     assert found.jobs[0].fargate == pytest.approx(minute * (0.3 + 2 * 1 + 0.3), abs=1e-6)
+
+
+def test_a_call_of_lambda_costs_its_memory_by_the_millisecond_and_what_follows_its_own_size(environment: dict[str, Any]) -> None:
+    from dbt_runner import config
+
+    sizes = [{"cpu": 1024, "memory": 2048}, {"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}]
+    environment["compute"].update(sizes=sizes, spot=False)
+    environment["lambda"] = {"function": "arn", "timeout_seconds": 900, "memory": 2048, "log_group": "x"}
+    outcomes = [
+        outcome_of("health_check", 1, compute="lambda", seconds=1.2341),
+        outcome_of(attempt=1, compute="lambda", error="Dbt.OutOfMemory", seconds=100),
+        outcome_of(attempt=2, seconds=30),
+    ]
+    prices = costs.load_prices()
+    found = costs.cost_of_month(config.parse(json.dumps(environment)), "2026-11", [(run_of(steps=(step_of(),)), outcomes, 0)], prices)
+    assert found.jobs[0].lambda_ == pytest.approx(
+        2 * (1.235 + 100) * prices.lambda_gb_second["ARM64"] + 2 * prices.lambda_request, abs=1e-6
+    )
+    # More memory than the function has: not the first size, which has as much.
+    assert found.jobs[0].fargate == pytest.approx((0.03238 + 4 * 0.00356) / 60, abs=1e-6)
 
 
 def test_a_price_table_of_ones_own_must_be_whole(call: Call, days: None, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def known_outputs(plan: tftest.TerraformPlanOutput) -> dict[str, Any]:
 # Inventories
 
 
-# The second environment has the default of everything, as the one in `minimal` has.
+# The second environment has the default of everything, as the one in `minimal` has, but for a function of its own.
 @pytest.mark.parametrize(("name", "leave_out"), [("minimal", None), ("local", None), ("two_environments", '["prod-eu"]')])
 def test_plan_is_as_its_inventory_says(name: str, leave_out: str | None, request: pytest.FixtureRequest) -> None:
     compare(name, request.getfixturevalue(name), leave_out)
@@ -221,10 +221,10 @@ def test_table_is_never_reached_without_a_fence(two_environments: tftest.Terrafo
                 assert statement["Condition"]["Null"]["dynamodb:LeadingKeys"] == "false", f"{role} {sid}"
 
 
-def test_nothing_is_granted_for_an_image_or_secrets_that_are_not_there(local: tftest.TerraformPlanOutput) -> None:
+def test_nothing_is_granted_for_secrets_or_a_warehouse_role_that_are_not_there(local: tftest.TerraformPlanOutput) -> None:
     prefix = 'module.dbt.module.identity["local"].aws_iam_role_policy.'
     found = {address.removeprefix(prefix): r for address, r in resources(local).items() if address.startswith(prefix)}
-    assert set(statements(found["execution"]["values"]["policy"])) == {"WriteLogs"}
+    assert set(statements(found["execution"]["values"]["policy"])) == {"WriteLogs", "PullImage", "LogInToEcr"}
     assert "warehouse[0]" not in found
 
 
@@ -259,14 +259,18 @@ def test_function_runs_the_same_image_with_the_same_variables_as_tasks(two_envir
     assert variables == in_task
 
 
-def test_function_is_made_only_where_something_runs_on_it(two_environments: tftest.TerraformPlanOutput) -> None:
-    assert [r["values"]["function_name"] for r in resources(two_environments).values() if r["type"] == "aws_lambda_function"] == [
-        "analytics-prod"
-    ]
-    environments = known_outputs(two_environments)["environments"]
-    assert "function" not in environments["prod-eu"]["log_groups"]
-    assert environments["prod-eu"]["function_arn"] is None
-    assert "InvokeFunction" not in policies(two_environments, "prod-eu")["states"]
+def test_function_outside_of_the_vpc_has_no_right_on_networks(two_environments: tftest.TerraformPlanOutput) -> None:
+    function = function_of(two_environments, "prod-eu")
+    assert (function["vpc_config"], function["reserved_concurrent_executions"], function["ephemeral_storage"]) == ([], -1, [{"size": 1024}])
+    granted = {a for s in policies(two_environments, "prod-eu")["task"].values() for a in listed(s["Action"])}
+    assert {a for a in granted if a.startswith("ec2:")} == set()
+    assert {a for a in granted if a.startswith("logs:")} == {"logs:CreateLogStream", "logs:PutLogEvents"}
+
+
+def test_function_is_made_only_where_something_runs_on_it(minimal: tftest.TerraformPlanOutput) -> None:
+    assert [a for a in resources(minimal) if "lambda" in a or "function" in a] == []
+    policy = next(r["values"]["policy"] for a, r in resources(minimal).items() if a.endswith("aws_iam_role_policy.states"))
+    assert "InvokeFunction" not in statements(policy)
 
 
 # Isolation
@@ -311,7 +315,7 @@ def test_an_environment_reaches_nothing_of_another(two_environments: tftest.Terr
     # The control: the same question finds its own things.
     own = reached(two_environments, mine, list(names_of(two_environments, mine)))
     assert {target.split(":")[2] for target in own} == {
-        "iam", "states", "ecs", "sns", "logs", "s3", "rds-db", *(["lambda"] if mine == "prod" else []),
+        "iam", "states", "ecs", "sns", "logs", "s3", "rds-db", "lambda",
     }  # fmt: skip
 
 
@@ -336,7 +340,7 @@ def test_roles_trust_only_their_own_environment(two_environments: tftest.Terrafo
     for word, role in roles.items():
         trusted = statements(role["assume_role_policy"])
         function = trusted.pop("Functions", None)
-        assert (function is not None) == (word == "task" and environment == "prod")
+        assert (function is not None) == (word == "task")
         if function is not None:
             assert function["Principal"] == {"Service": "lambda.amazonaws.com"}
             assert function["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": "123456789012"}}

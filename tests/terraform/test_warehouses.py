@@ -210,6 +210,12 @@ def test_each_warehouse_role_may_do_what_its_inventory_says(multi_warehouse: tft
     compare("multi_warehouse", multi_warehouse, only=set(found))
 
 
+def test_nothing_is_granted_for_an_image_that_is_not_in_ecr(multi_warehouse: tftest.TerraformPlanOutput) -> None:
+    executions = [r["values"]["policy"] for a, r in resources(multi_warehouse).items() if a.endswith("aws_iam_role_policy.execution")]
+    assert len(executions) > 1
+    assert {sid for policy in executions for sid in statements(policy)} == {"WriteLogs"}
+
+
 def test_the_permissions_are_those_of_the_login(multi_warehouse: tftest.TerraformPlanOutput) -> None:
     pattern = re.compile(r'identity\["([a-z_]+)"\]\.aws_iam_role_policy\.warehouse\[0\]$')
     found = {m[1]: statements(r["values"]["policy"]) for a, r in resources(multi_warehouse).items() if (m := pattern.search(a))}

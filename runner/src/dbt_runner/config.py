@@ -40,6 +40,12 @@ class EnvironmentConfig:
     health_check_timeout_seconds: int
     log_group: str
     retry_max_attempts: int
+    function: Mapping[str, Any] | None = None
+
+    @property
+    def log_groups(self) -> tuple[str, ...]:
+        """That of the containers, and that of the Lambda function where there is one."""
+        return (self.log_group,) if self.function is None else (self.log_group, self.function["log_group"])
 
 
 def parse(text: str) -> EnvironmentConfig:
@@ -71,6 +77,7 @@ def parse(text: str) -> EnvironmentConfig:
             health_check_timeout_seconds=raw["health_check"]["timeout_seconds"],
             log_group=raw["ecs"]["log_group"],
             retry_max_attempts=raw["retry"]["max_attempts"],
+            function=raw["lambda"],
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

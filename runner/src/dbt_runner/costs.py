@@ -6,6 +6,7 @@ docs/cost.md explains the formulas and what is left out. It is an estimate: the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -160,10 +161,12 @@ def _add(job: JobCost, config: EnvironmentConfig, run: Run, outcomes: list[Outco
 
 def _add_task(job: JobCost, config: EnvironmentConfig, outcome: Outcome, outcomes: list[Outcome], prices: Prices) -> None:
     architecture = str(config.compute.get("architecture") or "ARM64")
-    cpu, memory = _size(config, outcome, outcomes)
     if outcome.compute == "lambda":
-        job.lambda_ += prices.lambda_request + outcome.seconds * memory / 1024 * prices.lambda_gb_second[architecture]
+        # Billed by the millisecond; the seconds of a record end before the answer does.
+        seconds = math.ceil(outcome.seconds * 1000) / 1000
+        job.lambda_ += prices.lambda_request + seconds * _function_memory(config) / 1024 * prices.lambda_gb_second[architecture]
         return
+    cpu, memory = _size(config, outcome, outcomes)
     hours = max(_LEAST_SECONDS, outcome.seconds + START_SECONDS) / 3600
     vcpu_hours, gb_hours = hours * cpu / 1024, hours * memory / 1024
     factor = prices.fargate_spot_factor if _on_spot(config, outcome) else 1.0
@@ -173,13 +176,21 @@ def _add_task(job: JobCost, config: EnvironmentConfig, outcome: Outcome, outcome
 
 
 def _size(config: EnvironmentConfig, outcome: Outcome, outcomes: list[Outcome]) -> tuple[int, int]:
-    """CPU units and MiB of an attempt: each earlier attempt of its step that ran out of memory moved to the next size."""
-    sizes: list[Mapping[str, Any]] = list(config.compute.get("sizes") or [])
-    if not sizes:
-        return 0, int(config.compute.get("memory") or 1024)
-    moves = sum(1 for o in outcomes if o.step == outcome.step and o.attempt < outcome.attempt and o.error == OUT_OF_MEMORY.name)
-    size = sizes[min(moves, len(sizes) - 1)]
-    return int(size.get("cpu") or 0), int(size["memory"])
+    """CPU units and MiB of an attempt on Fargate, as state JudgeStep of the state machine moves on after one that ran out of memory: to the
+    next size, or from Lambda to the first one that has more than the function."""
+    sizes: list[Mapping[str, Any]] = list(config.compute["sizes"])
+    last, chosen = len(sizes) - 1, 0
+    for earlier in sorted((o for o in outcomes if o.step == outcome.step and o.attempt < outcome.attempt), key=lambda o: o.attempt):
+        if earlier.error != OUT_OF_MEMORY.name:
+            continue
+        small = sum(size["memory"] <= _function_memory(config) for size in sizes)
+        chosen = min(small if earlier.compute == "lambda" else chosen + 1, last)
+    return int(sizes[chosen]["cpu"]), int(sizes[chosen]["memory"])
+
+
+def _function_memory(config: EnvironmentConfig) -> int:
+    """MiB of the function; where there is none any more, what it would have."""
+    return int((config.function or config.compute["lambda"])["memory"])
 
 
 def _on_spot(config: EnvironmentConfig, outcome: Outcome) -> bool:

@@ -1,10 +1,11 @@
-"""What a run's containers wrote to their log, read from CloudWatch Logs."""
+"""What a run's containers and Lambda calls wrote to their logs, read from CloudWatch Logs."""
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,18 +42,19 @@ class LogQuery:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def lines_of(logs: Any, log_group: str, run: Run, query: LogQuery) -> Iterator[dict[str, Any]]:
+def lines_of(logs: Any, log_groups: Sequence[str], run: Run, query: LogQuery) -> Iterator[dict[str, Any]]:
     """A run's log lines in the order of their time, each as the object that the container wrote.
 
     Args:
         logs: a boto3 client of CloudWatch Logs.
+        log_groups: names; their lines are merged.
     """
-    yield from _new_lines(logs, log_group, run, query, set())
+    yield from _new_lines(logs, log_groups, run, query, set())
 
 
 def follow(
     logs: Any,
-    log_group: str,
+    log_groups: Sequence[str],
     run: Run,
     query: LogQuery,
     refreshed: Callable[[Run], Run],
@@ -71,15 +73,20 @@ def follow(
         # Asked before the lines are read: what a run wrote before it ended is then read once more.
         run = refreshed(run)
         ended = run.ended_at is not None
-        yield from _new_lines(logs, log_group, run, query, seen)
+        yield from _new_lines(logs, log_groups, run, query, seen)
         if ended:
             sleep(interval)
-            yield from _new_lines(logs, log_group, run, query, seen)
+            yield from _new_lines(logs, log_groups, run, query, seen)
             return
         sleep(interval)
 
 
-def _new_lines(logs: Any, log_group: str, run: Run, query: LogQuery, seen: set[str]) -> Iterator[dict[str, Any]]:
+def _new_lines(logs: Any, log_groups: Sequence[str], run: Run, query: LogQuery, seen: set[str]) -> Iterator[dict[str, Any]]:
+    groups = [_new_events(logs, group, run, query, seen) for group in log_groups]
+    yield from (line for _, line in heapq.merge(*groups, key=lambda event: event[0]))
+
+
+def _new_events(logs: Any, log_group: str, run: Run, query: LogQuery, seen: set[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     arguments: dict[str, Any] = {
         "logGroupName": log_group,
         "filterPattern": query.pattern,
@@ -97,7 +104,7 @@ def _new_lines(logs: Any, log_group: str, run: Run, query: LogQuery, seen: set[s
             except ValueError:
                 continue
             if isinstance(line, dict) and query.matches(line):
-                yield line
+                yield event["timestamp"], line
 
 
 def _millis(moment: datetime) -> int:

@@ -27,6 +27,14 @@ _home_option = click.option(
     help="Keep what the stack writes (the DuckDB file, logs, Terraform's state) in this folder.",
 )
 
+_compute_option = click.option(
+    "--compute",
+    type=click.Choice(["fargate", "lambda"]),
+    default="fargate",
+    show_default=True,
+    help="Where the steps and the health check run: as tasks of ECS, or as a Lambda function with its limits.",
+)
+
 
 @click.group("local")
 def local_command() -> None:
@@ -40,18 +48,20 @@ def local_command() -> None:
 @click.option("--job", "-j", default="build", show_default=True, help="A job of the local environment: build or hourly.")
 @click.option("--keep", is_flag=True, help="Keep the stack's folder, with the DuckDB file, and say where it is.")
 @_home_option
+@_compute_option
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON; progress goes to standard error.")
-def run_command(project: Path, job: str, keep: bool, home: Path | None, as_json: bool) -> None:
+def run_command(project: Path, job: str, keep: bool, home: Path | None, compute: str, as_json: bool) -> None:
     """Takes a dbt project through the whole flow: apply, release, run, audit trail. It runs on DuckDB."""
-    _run("local", project, job, keep, home, as_json)
+    _run("local", project, job, keep, home, compute, as_json)
 
 
 @local_command.command("demo")
-def demo_command() -> None:
+@_compute_option
+def demo_command(compute: str) -> None:
     """The sample project through the whole flow: what `make demo` calls."""
     from dbt_runner.local.stack import find_module
 
-    _run("demo", find_module() / "examples" / "local" / "shop", "hourly", keep=False, home=None, as_json=False)
+    _run("demo", find_module() / "examples" / "local" / "shop", "hourly", keep=False, home=None, compute=compute, as_json=False)
 
 
 @local_command.command("rollback")
@@ -103,7 +113,7 @@ def up_command(home: Path | None, environments: Path | None) -> None:
             say("the stack is down")
 
 
-def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_json: bool) -> None:
+def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, compute: str, as_json: bool) -> None:
     from dbt_runner.cli import progress
     from dbt_runner.local import session
 
@@ -115,7 +125,7 @@ def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, as_
         return progress.show_progress(details, stream=stream)
 
     with _folder(home, keep) as folder, session.exit_on_sigterm(), _cause_on_the_last_line(label):
-        done = session.run_project(project, job, folder, say=say, watch=watch)
+        done = session.run_project(project, job, folder, compute=compute, say=say, watch=watch)
         if keep or home:
             say(f"kept: {folder} (warehouse.duckdb, logs/)")
     if as_json:

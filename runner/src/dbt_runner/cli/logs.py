@@ -34,7 +34,7 @@ def logs_command(
     following: bool,
     interval: float,
 ) -> None:
-    """Shows what a run's containers wrote to their log.
+    """Shows what a run's containers and Lambda calls wrote to their logs.
 
     RUN is a run id, the beginning of one, or the word last, which is also what it is when it is left out. --json prints each line as the
     JSON object that the container wrote.
@@ -51,10 +51,10 @@ def logs_command(
         lines: Iterator[dict[str, Any]]
         if following:
             lines = follow(
-                logs, here.config.log_group, found, query, lambda old: runs.refreshed(here.store, here.config, old), interval=interval
+                logs, here.config.log_groups, found, query, lambda old: runs.refreshed(here.store, here.config, old), interval=interval
             )
         else:
-            lines = lines_of(logs, here.config.log_group, found, query)
+            lines = lines_of(logs, here.config.log_groups, found, query)
         for line in lines:
             click.echo(json.dumps(line) if as_json else _readable(line))
 

@@ -9,6 +9,9 @@ from typing import Any, cast
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
+# Invoke answers when the function has ended, which is after 15 minutes at most.
+_READ_TIMEOUT_SECONDS = {"lambda": 1000}
+
 # The emulator looks at neither, but every client wants to sign.
 _ACCESS_KEY = _SECRET_KEY = "test"
 
@@ -48,5 +51,10 @@ def boto3_client(service: str, endpoint: str, region: str = REGION) -> Any:
     bare = Session(session_vars=cast(Any, {"profile": (None, None, None, None), **nowhere}))
     session = boto3.session.Session(_ACCESS_KEY, _SECRET_KEY, region_name=region, botocore_session=bare)
     # An emulator that fails once does so always; in state machines Retry is what retries.
-    config = Config(proxies={}, retries={"max_attempts": 0}, s3={"addressing_style": "path"})
+    config = Config(
+        proxies={},
+        retries={"max_attempts": 0},
+        s3={"addressing_style": "path"},
+        read_timeout=_READ_TIMEOUT_SECONDS.get(service, 60),
+    )
     return cast(Any, session).client(service, endpoint_url=endpoint, config=config)

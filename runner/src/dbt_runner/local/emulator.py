@@ -1,4 +1,4 @@
-"""AWS's API on 127.0.0.1: moto's server in this process, patched, with state machines and tasks that run."""
+"""AWS's API on 127.0.0.1: moto's server in this process, patched, with state machines, tasks and functions that run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from dbt_runner.local.clients import boto3_client, client_environ
 from dbt_runner.local.ecs_agent import EcsAgent
 from dbt_runner.local.errors import StackError
+from dbt_runner.local.lambda_agent import LambdaAgent
 
 _one_per_process = threading.Lock()
 # moto's interpreter logs every failed state with a dump of its syntax tree, which costs up to 0.3 s each. The execution's
@@ -22,8 +23,8 @@ _interpreter_log = logging.getLogger("moto.stepfunctions")
 class Emulator:
     """The embedded AWS without any resources in it.
 
-    There is one per process at a time, because moto keeps its state in module globals. `logs` gets one file per task;
-    the other arguments are those of `EcsAgent`.
+    There is one per process at a time, because moto keeps its state in module globals. `logs` gets one file per task and
+    per sandbox of a function; the other arguments are those of `EcsAgent` and `LambdaAgent`.
     """
 
     def __init__(
@@ -33,14 +34,17 @@ class Emulator:
         on_line: Callable[[str, str], None] | None = None,
         stop_timeout_cap: float = 120.0,
         entry_point: Sequence[str] | None = None,
+        writable: Sequence[Path] = (),
     ) -> None:
         self._logs = logs
+        self._writable = tuple(writable)
         self._on_line = on_line
         self._stop_timeout_cap = stop_timeout_cap
         self._entry_point = entry_point
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self._agent: EcsAgent | None = None
+        self._functions: LambdaAgent | None = None
         self._clients: dict[str, Any] = {}
         self._log_level = logging.NOTSET
 
@@ -94,6 +98,8 @@ class Emulator:
             arguments: dict[str, Any] = {} if self._entry_point is None else {"entry_point": self._entry_point}
             self._agent = EcsAgent(self.environ, self._logs, on_line=self._on_line, stop_timeout_cap=self._stop_timeout_cap, **arguments)
             self._agent.attach()
+            self._functions = LambdaAgent(self.environ, self._logs, writable=self._writable, on_line=self._on_line)
+            self._functions.attach()
         except BaseException:
             self.stop()
             raise
@@ -110,6 +116,8 @@ class Emulator:
             # First the events: nothing that ends from here on is to start something new.
             event_queue.stop()
             _abort_executions()
+            if self._functions is not None:
+                self._functions.close()
             if self._agent is not None:
                 self._agent.close()
         finally:
@@ -119,7 +127,7 @@ class Emulator:
                 self._server.shutdown()
                 self._thread.join()
             self._server.server_close()
-            self._server = self._thread = self._agent = None
+            self._server = self._thread = self._agent = self._functions = None
             self._clients.clear()
             _forget_everything()
             moto_patches.revert_all()

@@ -128,8 +128,9 @@ class LambdaSandbox:
         return answer
 
     def close(self) -> None:
-        """Ends the process and removes its folder."""
+        """Ends the process, and an invocation that waits for its answer, and removes its folder."""
         self._kill()
+        self._answers.put(None)
         self._calls.put(None)
         self._server.shutdown()
         self._server.server_close()

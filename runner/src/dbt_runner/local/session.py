@@ -64,6 +64,7 @@ def run_project(
     job: str,
     home: Path,
     *,
+    compute: str = "fargate",
     say: Say,
     watch: Callable[[Iterator[RunDetail]], RunDetail],
 ) -> LocalRun:
@@ -73,6 +74,7 @@ def run_project(
         project: the folder with dbt_project.yml; nothing in it is changed.
         job: a job of `default_jobs`.
         home: what the stack writes goes there: warehouse.duckdb, the tasks' logs, Terraform's state.
+        compute: where the steps and the health check run: fargate or lambda.
         say: is told what happens next.
         watch: consumes the run's states until it has ended, and returns the last one.
 
@@ -87,7 +89,7 @@ def run_project(
         say(f"packing and parsing {project}")
         candidate = pool.submit(_candidate, project, Path(folder), say)
         started = time.monotonic()
-        with LocalStack(home, on_progress=_Reporter(say, candidate), on_warning=_warner(say)) as stack:
+        with LocalStack(home, variables={"compute": compute}, on_progress=_Reporter(say, candidate), on_warning=_warner(say)) as stack:
             up = time.monotonic()
             store = open_store(stack)
             done = release.commit(store, candidate.result())

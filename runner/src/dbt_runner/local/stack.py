@@ -36,7 +36,7 @@ class LocalStack:
     """The embedded AWS with the module applied to it, for as long as the `with` block lasts.
 
     `home` gets everything that the stack writes: the working copy of the module with Terraform's state, one log per
-    task, and the DuckDB file `warehouse.duckdb`. It is created when it is missing and can be used again.
+    task and per sandbox of a function, and the DuckDB file `warehouse.duckdb`. It is created when it is missing and can be used again.
     `module_dir` is the root of the module; without it, the checkout from which this package is installed. `variables`
     are those of examples/local. `on_progress` and `on_warning` are called from the thread that calls `up`, `on_line`
     with the ARN and each output line of an ECS task from a thread of the task. `stop_timeout_cap` (seconds) and
@@ -62,13 +62,15 @@ class LocalStack:
         self._variables = dict(variables or {})
         self._on_progress = on_progress or (lambda progress: None)
         self._on_warning = on_warning
-        self._emulator = Emulator(self.logs, on_line=on_line, stop_timeout_cap=stop_timeout_cap, entry_point=entry_point)
+        self._emulator = Emulator(
+            self.logs, on_line=on_line, stop_timeout_cap=stop_timeout_cap, entry_point=entry_point, writable=[self.home]
+        )
         self._terraform: Terraform | None = None
         self._outputs: dict[str, Any] | None = None
 
     @property
     def logs(self) -> Path:
-        """One file per ECS task, named after the task's id."""
+        """One file per ECS task, named after the task's id, and one per sandbox of a Lambda function."""
         return self.home / "logs"
 
     @property

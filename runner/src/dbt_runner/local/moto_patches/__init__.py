@@ -25,6 +25,7 @@ _MODULES = (
     "stepfunctions_jsonata",
     "stepfunctions_ecs",
     "ecs",
+    "awslambda",
     "events",
     "s3",
 )
