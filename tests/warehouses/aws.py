@@ -27,7 +27,7 @@ from warehouses.sigv4 import Refused, Signed, signed_header
 from warehouses.web import serving
 
 # Clocks differ; an SDK's request that was under way may end after its session.
-_LEEWAY = timedelta(seconds=5)
+LEEWAY = timedelta(seconds=5)
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/analytics-prod-warehouse"
 TASK_ROLE = f"arn:aws:iam::{ACCOUNT}:role/analytics-prod-task"
@@ -94,7 +94,7 @@ class Aws:
         session = self._control if signed.access_key == "AKIACONTROL" else self.sessions.get(signed.access_key)
         if session is None:
             raise Refused("InvalidClientTokenId", "The security token included in the request is invalid")
-        if now >= session.expires_at + _LEEWAY:
+        if now >= session.expires_at + LEEWAY:
             raise Refused("ExpiredToken", "The security token included in the request is expired")
         signed.check(session.secret, session.token, now)
         return session

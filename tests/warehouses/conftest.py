@@ -71,7 +71,10 @@ def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) 
 
     def make(warehouse: dict[str, Any]) -> WarehouseRun:
         environment["warehouse"] = {"identity": {}, **warehouse}
+        # A driver's import takes its time where many tests run at once.
+        environment["health_check"]["timeout_seconds"] = 300
         run = WarehouseRun(store, environment)
+        run.steps[0]["timeout_seconds"] = 600
         # Of what a container has, what leads the drivers to the stand-ins.
         run.environment.update({name: value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL_")})
         run.sts = cloud.control_client

@@ -80,6 +80,7 @@ def rds(server: Rds, cloud: Aws) -> Rds:
 def warehouse(rds: Rds, localhost: Path) -> Warehouse:
     def make(**settings: Any) -> dict[str, Any]:
         base = {"host": "localhost", "port": str(rds.port), "user": "dbt", "dbname": "postgres", "schema": "analytics"}
+        base["connect_timeout"] = "60"
         tls = {"sslmode": "verify-full", "sslrootcert": str(localhost)}
         return {
             "type": "postgres",

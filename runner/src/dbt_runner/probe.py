@@ -5,6 +5,7 @@ It goes through the same profile, adapter and credentials as the run, but reads 
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -47,8 +48,20 @@ def probe(spec: WorkerSpec) -> None:
         ),
         get_mp_context(),
     )
+    refused: Exception | None = None
     try:
         with adapter.connection_named("health_check"):
-            adapter.execute("select 1 as ok", fetch=True)
+            try:
+                adapter.execute("select 1 as ok", fetch=True)
+            except Exception as exc:
+                refused = exc
+                raise
+    except Exception:
+        if refused is None:
+            raise
     finally:
-        adapter.cleanup_connections()
+        with contextlib.suppress(Exception):
+            adapter.cleanup_connections()
+    if refused is not None:
+        # Not what came of it: some adapters cannot close what never was open (BigQuery's is one), and then say only that.
+        raise refused

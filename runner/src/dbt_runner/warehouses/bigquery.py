@@ -61,8 +61,9 @@ ADAPTER = Adapter(
     check=lambda warehouse: require_identity(warehouse, "audience", "service_account"),
     # The file names the service account: dbt's impersonate_service_account would be a second impersonation.
     derived=lambda _: {"method": "oauth"},
-    # Without it google-auth looks for the metadata service of Compute Engine, for several seconds.
-    environment=lambda _: {"NO_GCE_CHECK": "true"},
+    # Without the first google-auth looks for the metadata service of Compute Engine, for several seconds; without the second it asks
+    # Resource Manager for the name of the pool's project, at each connection (google/auth/_default.py).
+    environment=lambda warehouse: {"NO_GCE_CHECK": "true", "GOOGLE_CLOUD_PROJECT": warehouse.settings["project"]},
     credential=lambda _: Credential.GCP_SUBJECT_TOKEN,
     faults=Faults(
         codes={
