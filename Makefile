@@ -46,6 +46,15 @@ faults: setup ## what the runner survives, with figures: kills at random moments
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
 	@$(BIN)/pytest -n 0 -m slow
 
+# IMAGE_ARGS: --warehouses postgres, --base python@sha256:..., --platform linux/arm64, --tag NAME, ...; --help lists them.
+.PHONY: image
+image: ## build the runner's image with docker, podman or buildah
+	@$(PYTHON) runner/build_image.py build $(IMAGE_ARGS)
+
+.PHONY: image-check
+image-check: ## run the image's smoke test in it, with a read-only root and without a network
+	@$(PYTHON) runner/build_image.py check $(IMAGE_ARGS)
+
 .PHONY: lint
 lint: setup ## terraform fmt and validate, ruff, mypy --strict
 	@command -v terraform >/dev/null || { echo "lint: terraform is not on PATH; install Terraform 1.9 or newer" >&2; exit 1; }

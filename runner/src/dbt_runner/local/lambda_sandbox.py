@@ -218,6 +218,11 @@ class _RuntimeApi(ThreadingHTTPServer):
         self._waiting = 0
         self._lock = threading.Lock()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A process that is killed leaves a connection behind: that is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     def next(self) -> _Invocation | None:
         with self._lock:
             self._waiting += 1
