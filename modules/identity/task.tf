@@ -131,6 +131,35 @@ data "aws_iam_policy_document" "task" {
     resources = ["${var.arns.bucket}/runs/${var.environment}/*"]
   }
 
+  # The one artifact of an earlier step that the run's report shows.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ReadFreshness"
+    actions   = ["s3:GetObject"]
+    resources = ["${var.arns.bucket}/runs/${var.environment}/*/sources.json"]
+  }
+
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "PublishDocumentation"
+    actions   = ["s3:PutObject"]
+    resources = ["${var.arns.bucket}/docs/${var.environment}/*"]
+  }
+
+  # Rows of the long-term audit. New objects only: the request must carry If-None-Match, so that no task rewrites what another one said.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+  statement {
+    sid       = "ArchiveAttempts"
+    actions   = ["s3:PutObject"]
+    resources = [for table in ["attempts", "nodes"] : "${var.arns.bucket}/audit/${table}/env=${var.environment}/*"]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["false"]
+    }
+  }
+
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_permissions-required
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
   statement {
@@ -274,7 +303,12 @@ data "aws_iam_policy_document" "task" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [for path in ["", "/releases/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*"] : "${var.arns.bucket}${path}"]
+        values = [
+          for path in [
+            "", "/releases/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*", "/docs/${var.environment}/*",
+            "/audit/attempts/env=${var.environment}/*", "/audit/nodes/env=${var.environment}/*",
+          ] : "${var.arns.bucket}${path}"
+        ]
       }
     }
   }

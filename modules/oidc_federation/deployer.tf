@@ -17,6 +17,20 @@ data "aws_iam_policy_document" "deployer" {
     }
   }
 
+  # A row of the long-term audit for each move of the pointer; new objects only, as above.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+  statement {
+    sid       = "ArchivePromotions"
+    actions   = ["s3:PutObject"]
+    resources = ["${each.value.arns.bucket}/audit/promotions/env=${each.key}/*"]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["false"]
+    }
+  }
+
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
     sid       = "ReadReleaseFiles"
@@ -173,7 +187,7 @@ data "aws_iam_policy_document" "deployer" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [each.value.arns.bucket, "${each.value.arns.bucket}/releases/*"]
+        values   = [for path in ["", "/releases/*", "/audit/promotions/env=${each.key}/*"] : "${each.value.arns.bucket}${path}"]
       }
     }
   }

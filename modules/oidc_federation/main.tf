@@ -62,6 +62,11 @@ locals {
     }
   }
 
+  # What the runs of an environment leave in the bucket, for people to read.
+  trail = { for env in keys(local.operators) : env => concat(
+    ["runs/${env}", "docs/${env}"], [for table in ["attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
+  ) }
+
   kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]
   via      = { for service in ["dynamodb", "s3"] : service => "${service}.${var.location.region}.${var.location.dns_suffix}" }
 }

@@ -59,11 +59,12 @@ data "aws_iam_policy_document" "operator" {
     resources = [for group in each.value.arns.logs : "${group}:*"]
   }
 
+  # Artifacts and reports, documentation, and the rows of the long-term audit.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
     sid       = "ReadArtifacts"
     actions   = ["s3:GetObject"]
-    resources = ["${each.value.arns.bucket}/runs/${each.key}/*"]
+    resources = [for folder in local.trail[each.key] : "${each.value.arns.bucket}/${folder}/*"]
   }
 
   # Without it S3 answers 403 for an artifact that has expired, as if the right were missing.
@@ -76,7 +77,7 @@ data "aws_iam_policy_document" "operator" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["runs/${each.key}/*"]
+      values   = [for folder in local.trail[each.key] : "${folder}/*"]
     }
   }
 
@@ -122,7 +123,7 @@ data "aws_iam_policy_document" "operator" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [each.value.arns.bucket, "${each.value.arns.bucket}/runs/${each.key}/*"]
+        values   = concat([each.value.arns.bucket], [for folder in local.trail[each.key] : "${each.value.arns.bucket}/${folder}/*"])
       }
     }
   }

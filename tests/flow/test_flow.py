@@ -61,6 +61,19 @@ def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack) -> 
     for artifact in artifacts.values():
         body = stack.client("s3").get_object(Bucket=stack.config("local").bucket, Key=artifact["key"])["Body"].read()
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (artifact["sha256"], artifact["bytes"])
+    # What people open, as it was when the last step ended.
+    bucket = stack.config("local").bucket
+
+    def read(key: str) -> str:
+        body: bytes = stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body.decode()
+
+    report = read(record["artifacts"] + "report.html")
+    assert f"<title>{record['run_id']} succeeded (local)</title>" in report and "raw.orders" in report
+    assert read("docs/local/shop-1/index.html").startswith("<!doctype html>")
+    date = record["started_at"][:10]
+    rows = [json.loads(line) for line in read(f"audit/nodes/env=local/date={date}/{record['run_id']}.build.1.jsonl").splitlines()]
+    assert {row["unique_id"] for row in rows} == {i for i, n in nodes.items() if n["step"] == "build"}
     key = record["artifacts"] + "build/1/run_results.json"
     results = json.loads(stack.client("s3").get_object(Bucket=stack.config("local").bucket, Key=key)["Body"].read())
     assert {r["unique_id"] for r in results["results"]} == {i for i, n in nodes.items() if n["step"] == "build"}

@@ -43,7 +43,10 @@ class Run:
         if self.lock:
             self.store.put({"pk": pk, "sk": LOCK, **self.lock})
         item = {"run_id": "r-1", "execution": EXECUTION, "release": "1.4.2", "artifacts": PREFIX, "status": "RUNNING"}
-        self.store.put({"pk": pk, "sk": RUN_KEY, **item, "request": json.dumps({**self.plan, "steps": self.steps})})
+        started_at = RUN_KEY.split("#")[1]
+        self.store.put(
+            {"pk": pk, "sk": RUN_KEY, **item, "started_at": started_at, "request": json.dumps({**self.plan, "steps": self.steps})}
+        )
         return Attempt(self.store, self.sts, self.environment).run("prod", RUN_KEY, position, number)
 
     def outcome(self, sk: str = "STEP#01#build#1") -> Item:

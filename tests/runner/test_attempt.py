@@ -69,6 +69,14 @@ def scripted(run: Run, tmp_path: Path, script: str) -> None:
     run.environment.update(projects.scripted(tmp_path / "scripted", script))
 
 
+def archived(run: Run, table: str) -> dict[str, Any]:
+    """The first row of an attempt in the long-term audit."""
+    key = f"audit/{table}/env=prod/date=2026-11-23/r-1.build.1.jsonl"
+    body = boto3.client("s3").get_object(Bucket=run.store.bucket, Key=key)["Body"].read()
+    row: dict[str, Any] = json.loads(body.splitlines()[0])
+    return row
+
+
 def log_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -110,6 +118,9 @@ def test_a_step_that_succeeds_leaves_its_outcome_nodes_and_artifacts(
     for artifact in stored.values():
         body = boto3.client("s3").get_object(Bucket=run.store.bucket, Key=artifact["key"])["Body"].read()
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (artifact["sha256"], artifact["bytes"])
+    row = archived(run, "attempts")
+    assert (row["run_id"], row["release"], row["release_digest"]) == ("r-1", "1.4.2", meta.digest)
+    assert row["artifacts"] == outcome["artifacts"] and row["node_rows"] == outcome["node_rows"]
     lines = log_lines(capsys)
     assert all((line["environment"], line["step"], line["attempt"]) == ("prod", "build", 1) for line in lines)
     import duckdb
@@ -461,6 +472,18 @@ def test_an_upload_that_fails_is_an_error_of_ours_that_keeps_the_nodes(
     assert "S3 does not answer" in outcome["message"]
 
 
+def test_a_report_that_cannot_be_made_changes_nothing(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted(run, tmp_path, "node('a', 'success')\ndone(True)\n")
+    assert run.attempt() == 0
+    assert log_lines(capsys)[-1]["message"] == "published"
+    monkeypatch.setattr("dbt_runner.report.render", lambda *_, **__: 1 / 0)
+    assert run.attempt(number=2) == 0
+    assert run.outcome("STEP#01#build#2")["exit_code"] == 0
+    assert "ZeroDivisionError" in log_lines(capsys)[-1]["error"]
+
+
 @pytest.mark.parametrize(
     ("success", "problem", "exit_code"),
     [
@@ -492,6 +515,9 @@ def test_an_outcome_that_cannot_be_written_is_still_an_exit_code(
     assert run.attempt() == exit_code
     [told] = [line for line in log_lines(capsys) if line["message"] == "the outcome could not be written"]
     assert told["outcome"]["counts"] == {"success" if success == "True" else "error": 1}, "the log knows what the table does not"
+    # The long-term audit has what the table could not take.
+    assert archived(run, "attempts")["exit_code"] == (0 if success == "True" else 10)
+    assert archived(run, "nodes")["unique_id"] == "a"
 
 
 # --- the container's entry point -----------------------------------------------------------------------------------------

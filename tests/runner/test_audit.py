@@ -192,6 +192,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         parse={"cache": "used"},
         release=ReleaseMeta("1.0.0", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-23T00:00:00Z", "shop"),
         image="sha256:0123",
+        node_rows=StoredObject("audit/nodes/x", "cd", 4),
     )
     store.put(outcome_item(KEY, CLAIM, failed, evidence))
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
@@ -208,6 +209,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         {"command": "build", "success": False, "seconds": 2.5},
     ], "of a command that was not reached there is nothing to say"
     assert item["artifacts"] == [{"key": "runs/x", "sha256": "ab", "bytes": 3}]
+    assert item["node_rows"] == {"key": "audit/nodes/x", "sha256": "cd", "bytes": 4}
 
 
 def test_an_outcome_without_an_error_says_none(store: Store) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.exceptions
 import pytest
 
 from dbt_runner import promotion, release
@@ -97,6 +99,36 @@ def test_two_who_promote_the_same_release_both_succeed(two_releases: Store) -> N
     moved = promotion.promote(racing, "prod", "1.1", by=ALICE, reason=None)
     assert (moved.changed, moved.promoted_by) == (False, BOB)
     assert len(promotions(two_releases)) == 1
+
+
+# --- the long-term audit ---------------------------------------------------------------------------------------------
+
+
+def promotion_rows(store: Store) -> list[dict[str, Any]]:
+    listed = boto3.client("s3").list_objects_v2(Bucket=store.bucket, Prefix="audit/promotions/env=prod/date=").get("Contents", [])
+    bodies = [boto3.client("s3").get_object(Bucket=store.bucket, Key=entry["Key"])["Body"].read() for entry in listed]
+    return [json.loads(body) for body in bodies]
+
+
+def test_each_move_leaves_a_row_for_good(two_releases: Store) -> None:
+    promotion.promote(two_releases, "prod", "1.0", by=ALICE, reason=None)
+    promotion.promote(two_releases, "prod", "1.1", by=BOB, reason="ticket 7")
+    promotion.promote(two_releases, "prod", "1.1", by=ALICE, reason="again")
+    promotion.rollback(two_releases, "prod", None, by=BOB, reason=None)
+    assert promotion_rows(two_releases) == [{**record, "environment": "prod"} for record in promotions(two_releases)]
+
+
+def test_a_move_whose_row_is_lost_says_so_and_the_same_again_writes_it(two_releases: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "upload_new", refuse)
+        message = refused(RUNNER_ERROR, lambda: promotion.promote(two_releases, "prod", "1.0", by=ALICE, reason=None))
+    assert "prod runs 1.0 from the next run on" in message and "do the same again" in message
+    assert current(two_releases)["version"] == "1.0" and promotion_rows(two_releases) == []
+    assert not promotion.promote(two_releases, "prod", "1.0", by=BOB, reason=None).changed
+    assert [row["promoted_by"] for row in promotion_rows(two_releases)] == [ALICE]
 
 
 # --- rollback --------------------------------------------------------------------------------------------------------

@@ -480,6 +480,21 @@ def test_open_alone_leaves_nothing_in_the_working_directory(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("said", "used"), [({}, True), ({"error": "Dbt.TestFailure"}, False), ({"status": "SUCCEEDED", "error": None}, False)]
+)
+def test_the_published_report_is_used_where_it_is_that_of_the_record(
+    store: Store, call: Call, tmp_path: Path, said: dict[str, Any], used: bool
+) -> None:
+    """The run can have ended otherwise than its last attempt thought when it wrote the report."""
+    record(store, tmp_path)
+    ended = {"status": "FAILED", "run_id": "run-1", "error": "Dbt.ModelError", **said}
+    published = page(sources_of([], None, run_of(**ended)))
+    store.upload_body(published.encode(), "runs/prod/2026/11/22/run-1/report.html", "text/html")
+    assert (call("report", "-o", "-").output == published) is used
+    assert call("report", "-o", "-", "--new").output != published
+
+
 def test_artifacts_that_are_gone_are_named(store: Store, call: Call, tmp_path: Path) -> None:
     key = record(store, tmp_path)
     boto3.client("s3").delete_object(Bucket=store.bucket, Key=key)

@@ -23,12 +23,14 @@ FLOW = ("states", "task", "warehouse", "execution", "scheduler", "events")
 FEDERATED = ("deployer", "operator")
 ROLES = (*FLOW, *FEDERATED)
 
-# The secrets of each environment in the inputs, and the pointer's attributes.
+# The secrets of each environment in the inputs, its databases, and the pointer's attributes.
 SECRETS = {
     "prod": (f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:git-AbCdEf", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/dbt/key"),
     "prod-eu": (),
 }
 DATABASES = {"prod": "cluster-PROD0/dbt_prod", "prod-eu": "cluster-PRODEU0/dbt_eu"}
+# The tables of the long-term audit, folders of the bucket.
+TABLES = ("attempts", "nodes", "promotions")
 POINTER = ("pk", "sk", "version", "previous", "promoted_at", "promoted_by", "reason")
 
 # Actions that know no resource, so that IAM cannot hold them to an environment (docs/security.md#roles).
@@ -102,7 +104,7 @@ def things_of(environment: str) -> list[str]:
         *(f"arn:aws:scheduler:{regional}:{thing}" for thing in (f"schedule-group/{own}", f"schedule/{own}/*")),
         *(f"arn:aws:logs:{regional}:log-group:{group}" for group in _groups(environment)),
         *(f"{BUCKET}/{prefix}/{environment}/*" for prefix in ("runs", "cache", "docs")),
-        f"{BUCKET}/audit/*/env={environment}/*",
+        *(f"{BUCKET}/audit/{table}/env={environment}/*" for table in TABLES),
         f"arn:aws:rds-db:{regional}:dbuser:{DATABASES[environment]}",
         *SECRETS[environment],
     ]
@@ -162,19 +164,22 @@ def _about_objects(mine: str) -> Iterator[Claim]:
         return z3.And(r.on(BUCKET, f"{BUCKET}/*"), _not(r.does(*ACCOUNT_WIDE)))
 
     releases, runs, cache = f"{BUCKET}/releases/*", f"{BUCKET}/runs/{mine}/*", f"{BUCKET}/cache/{mine}/*"
+    docs, freshness = f"{BUCKET}/docs/{mine}/*", f"{BUCKET}/runs/{mine}/*/sources.json"
+    rows = {table: f"{BUCKET}/audit/{table}/env={mine}/*" for table in TABLES}
+    prefixes = [f"docs/{mine}/*", *(f"audit/{table}/env={mine}/*" for table in TABLES)]
     yield Claim("touch the audit bucket", ("warehouse", "states", "execution", "scheduler", "events"), on_bucket)
     yield Claim(
-        "touch an object but releases, its own runs and its own parse cache",
+        "touch an object but releases, its own runs, rows of the long-term audit, documentation and parse cache",
         ROLES,
-        lambda r: z3.And(on_objects(r), _not(r.on(releases, runs, cache))),
+        lambda r: z3.And(on_objects(r), _not(r.on(releases, runs, cache, docs, *rows.values()))),
     )
     yield Claim(
-        "do more to the bucket than list releases, its own runs and its own parse cache",
+        "do more to the bucket than list releases, its own runs, rows, documentation and parse cache",
         ROLES,
         lambda r: z3.And(
             r.on(BUCKET),
             _not(r.does(*ACCOUNT_WIDE)),
-            _not(z3.And(r.does("s3:ListBucket"), r.has("s3:prefix", "releases/*", f"runs/{mine}/*", f"cache/{mine}/*"))),
+            _not(z3.And(r.does("s3:ListBucket"), r.has("s3:prefix", "releases/*", f"runs/{mine}/*", f"cache/{mine}/*", *prefixes))),
         ),
     )
     yield Claim(
@@ -182,11 +187,17 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     )
     yield Claim("write a release", ("task", "operator"), lambda r: z3.And(r.on(releases), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))))
     yield Claim(
-        "overwrite a published file",
+        "overwrite a published file or a row",
         ROLES,
-        lambda r: z3.And(r.on(releases), r.does("s3:Put*", "s3:Replicate*"), _not(r.present("s3:if-none-match"))),
+        lambda r: z3.And(r.on(releases, *rows.values()), r.does("s3:Put*", "s3:Replicate*"), _not(r.present("s3:if-none-match"))),
     )
+    yield Claim("write a promotion's row", ("task", "operator"), lambda r: z3.And(r.on(rows["promotions"]), r.does("s3:Put*")))
+    yield Claim("write an attempt's row", FEDERATED, lambda r: z3.And(r.on(rows["attempts"], rows["nodes"]), r.does("s3:Put*")))
+    yield Claim("read a row", ("task", "deployer"), lambda r: z3.And(r.on(*rows.values()), r.does("s3:Get*")))
     yield Claim("touch a parse cache", FEDERATED, lambda r: z3.And(r.on(cache), _not(r.does(*ACCOUNT_WIDE))))
+    yield Claim("read an artifact but sources.json", ("task",), lambda r: z3.And(r.on(runs), r.does("s3:Get*"), _not(r.on(freshness))))
+    yield Claim("read documentation", ("task", "deployer"), lambda r: z3.And(r.on(docs), r.does("s3:Get*")))
+    yield Claim("write documentation", FEDERATED, lambda r: z3.And(r.on(docs), r.does("s3:Put*")))
     yield Claim("touch an artifact", ("deployer",), lambda r: z3.And(r.on(runs), _not(r.does(*ACCOUNT_WIDE))))
     yield Claim("write an artifact", ("operator",), lambda r: z3.And(r.on(runs), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))))
 

@@ -207,7 +207,8 @@ def test_the_runner_cannot_change_the_environment_or_a_release(two_environments:
     statements = policies(two_environments, "prod")["task"].values()
     assert {key for s in statements if writes & set(listed(s["Action"])) for key in leading_keys(s)} == {"RUN#prod#*"}
     assert {r for s in statements if "s3:PutObject" in listed(s["Action"]) for r in listed(s["Resource"])} == {
-        f"arn:aws:s3:::analytics-audit-123456789012-eu-central-1/{prefix}/prod/*" for prefix in ("cache", "runs")
+        f"arn:aws:s3:::analytics-audit-123456789012-eu-central-1/{prefix}/*"
+        for prefix in ("audit/attempts/env=prod", "audit/nodes/env=prod", "cache/prod", "docs/prod", "runs/prod")
     }
     actions = {a for s in statements for a in listed(s["Action"])}
     assert not {"dynamodb:DeleteItem", "s3:DeleteObject", "s3:DeleteObjectVersion"} & actions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbt_runner import __version__, audit, claim, identity, image, outages, outcome, profile, release, request, resume, task_metadata
+from dbt_runner import (
+    __version__,
+    archive,
+    audit,
+    claim,
+    identity,
+    image,
+    outages,
+    outcome,
+    pages,
+    profile,
+    release,
+    request,
+    resume,
+    task_metadata,
+)
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
@@ -25,7 +39,7 @@ from dbt_runner.outages import PATIENCE_SECONDS, Patience
 from dbt_runner.outcome import Outcome
 from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
-from dbt_runner.store import Store, StoredObject, client_config, now
+from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, now
 from dbt_runner.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -59,6 +73,7 @@ class Attempt:
         self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
+        self._nodes: audit.NodeWriter | None = None
         self._interrupts = Interrupts(compute.seconds)
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
@@ -86,25 +101,28 @@ class Attempt:
                 log.error(str(error), why=error.why)
                 return error.kind.exit_code
             log = JsonLog({"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt})
-            result = self._outcome(key, item, log)
-            return self._record(key, mine, result, log, started_at, time.monotonic() - started)
+            rows = archive.Archive(self._store, key, run_key, item, log)
+            with tempfile.TemporaryDirectory(prefix="dbt-runner-", ignore_cleanup_errors=True) as folder:
+                result = self._outcome(key, item, rows, Path(folder), log)
+                written = self._evidence(key, mine, result, rows, started_at, time.monotonic() - started)
+                code = self._record(result, written, rows, log)
+                self._publish(key, item, result, written, Path(folder, "target"), log)
+        return code
 
-    def _outcome(self, key: AttemptKey, item: Mapping[str, object], log: JsonLog) -> Outcome:
-        work = Path(tempfile.mkdtemp(prefix="dbt-runner-"))
+    def _outcome(self, key: AttemptKey, item: Item, rows: archive.Archive, work: Path, log: JsonLog) -> Outcome:
         try:
             with self._interrupts.raising():
-                self._request = request.load(self._store, key, dict(item))
+                self._request = request.load(self._store, key, item)
                 request.check_lock(self._store, self._request)
             if self._request.step is None:
                 return self._check(self._request, work, log)
-            return self._step(self._request, self._request.step, work, log)
+            return self._step(self._request, self._request.step, work, rows, log)
         except Exception as exc:
             return outcome.from_error(_typed(exc, log), self._report)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
-    def _step(self, asked: AttemptRequest, step: request.Step, work: Path, log: JsonLog) -> Outcome:
+    def _step(self, asked: AttemptRequest, step: request.Step, work: Path, rows: archive.Archive, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
+            rows.look_back()
             earlier = resume.read(self._store, asked, step.commands)
             # Should this attempt come no further, its outcome still speaks for the whole step.
             self._report = resume.merge(self._report, earlier)
@@ -126,11 +144,9 @@ class Attempt:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
+        self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
         try:
-            with (
-                audit.NodeWriter(self._hasty_store, asked.key, log, self._patience) as writer,
-                self._credentials(asked, work, log) as extra,
-            ):
+            with self._nodes as writer, self._credentials(asked, work, log) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 grace = self._compute.grace_seconds
                 supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
@@ -171,9 +187,9 @@ class Attempt:
             yield {**variables, **broker.variables}
             self._fault = broker.fault
 
-    def _record(self, key: AttemptKey, mine: claim.Claim, result: Outcome, log: JsonLog, started_at: str, seconds: float) -> int:
-        """Writes the outcome and returns the exit code."""
-        self._patience.end_in(self._compute.closing_seconds)
+    def _evidence(
+        self, key: AttemptKey, mine: claim.Claim, result: Outcome, rows: archive.Archive, started_at: str, seconds: float
+    ) -> Item:
         asked = self._request
         evidence = audit.Evidence(
             started_at=started_at,
@@ -189,19 +205,42 @@ class Attempt:
             parse=self._parse,
             release=self._release,
             image=image.digest(self._environment),
+            node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
         )
-        item = audit.outcome_item(key, mine, result, evidence)
+        return audit.outcome_item(key, mine, result, evidence)
+
+    def _record(self, result: Outcome, item: Item, rows: archive.Archive, log: JsonLog) -> int:
+        """Writes the outcome, first to the table, and returns the exit code."""
+        self._patience.end_in(self._compute.closing_seconds)
+        sizes = self._request.config.compute.get("sizes") or [] if self._request else []
         try:
             self._store.put(item, only_over="holder")
         except Exception as exc:
-            # The exit code is the last way to say it; it must not say that all is well. The log keeps the rest.
+            # The exit code is the last way to say it; it must not say that all is well. The log keeps the rest, and so does the bucket,
+            # where the attempt has not become another container's.
             log.error("the outcome could not be written", error=repr(exc), outcome=item)
+            if not isinstance(exc, AlreadyThere):
+                rows.write(item, sizes)
             return result.exit_code or _typed(exc, log).kind.exit_code
+        rows.write(item, sizes)
         if result.error:
             log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
         else:
-            log.info("succeeded", counts=dict(result.counts), seconds=round(seconds, 3))
+            log.info("succeeded", counts=item["counts"], seconds=item["seconds"])
         return result.exit_code
+
+    def _publish(self, key: AttemptKey, run: Item, result: Outcome, written: Item, target: Path, log: JsonLog) -> None:
+        """Writes what people open. No failure of it fails an attempt, and a signal breaks it off: the outcome has been written."""
+        if self._request is None:
+            return
+        ending = pages.Ending(key, self._request.config, run, result, written, target)
+        for publish in (pages.publish_documentation, pages.publish_report):
+            try:
+                with self._interrupts.raising():
+                    for page in publish(self._hasty_store, ending):
+                        log.info("published", key=page)
+            except Exception as exc:
+                log.warning("a page could not be published", page=publish.__name__.removeprefix("publish_"), error=repr(exc))
 
 
 def _typed(exc: Exception, log: JsonLog) -> TypedError:

@@ -18,7 +18,7 @@ from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey, AttemptRequest
-from dbt_runner.store import Store, StoredObject, node_sk
+from dbt_runner.store import Item, Store, StoredObject, node_sk
 
 # A SIGKILL loses at most this much.
 FLUSH_SECONDS = 2.0
@@ -44,6 +44,7 @@ class Evidence:
         release: None where the attempt did not come as far as finding it.
         image: digest of the image that ran it; None where nothing knows it.
         parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
+        node_rows: where the long-term audit has the nodes that this attempt ran; None where it ran none.
     """
 
     started_at: str
@@ -58,6 +59,7 @@ class Evidence:
     parse: Mapping[str, str] = field(default_factory=dict)
     release: ReleaseMeta | None = None
     image: str | None = None
+    node_rows: StoredObject | None = None
 
 
 class ResultsNotWritten(Exception):
@@ -99,6 +101,7 @@ class NodeWriter:
         self._flush_seconds = flush_seconds
         self._queue: queue.SimpleQueue[NodeResult | None] = queue.SimpleQueue()
         self._pending: dict[str, NodeResult] = {}
+        self._items: dict[tuple[int, str], Item] = {}
         self._thread = threading.Thread(target=self._work, name="node-writer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -119,6 +122,11 @@ class NodeWriter:
         """Takes a result for writing; returns at once."""
         self._queue.put(result)
 
+    @property
+    def items(self) -> list[Item]:
+        """Every result that was added, as an item; of a node that two commands ran, both."""
+        return list(self._items.values())
+
     def _work(self) -> None:
         flush_at: float | None = None
         while True:
@@ -131,6 +139,7 @@ class NodeWriter:
             if result is None:
                 return
             self._pending[result.unique_id] = result
+            self._items[result.command, result.unique_id] = self._item(result)
             flush_at = flush_at or time.monotonic() + self._flush_seconds
 
     def _try_flush(self) -> None:
@@ -141,10 +150,10 @@ class NodeWriter:
             self._log.warning("node results could not be written yet", error=repr(exc), pending=len(self._pending))
 
     def _flush(self) -> None:
-        self._store.put_many((self._item(result) for result in list(self._pending.values())), rounds=1)
+        self._store.put_many([self._items[result.command, result.unique_id] for result in self._pending.values()], rounds=1)
         self._pending.clear()
 
-    def _item(self, result: NodeResult) -> dict[str, Any]:
+    def _item(self, result: NodeResult) -> Item:
         return {
             "pk": self._key.pk,
             "sk": node_sk(self._key.name, result.unique_id),
@@ -174,7 +183,7 @@ def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> lis
         return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), filter(Path.is_file, files)))
 
 
-def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> dict[str, Any]:
+def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> Item:
     """The outcome as an item of the table; docs/architecture.md describes its attributes."""
     return {
         "pk": key.pk,
@@ -192,7 +201,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
             {"command": text, "success": c.success, "selected": c.selected, "seconds": c.seconds}
             for text, c in zip(evidence.commands, evidence.results, strict=False)
         ],
-        "artifacts": [{"key": a.key, "sha256": a.sha256, "bytes": a.bytes} for a in evidence.artifacts],
+        "artifacts": [asdict(artifact) for artifact in evidence.artifacts],
         "started_at": evidence.started_at,
         "ended_at": evidence.ended_at,
         "seconds": round(evidence.seconds, 3),
@@ -202,6 +211,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "release": _release(evidence.release),
         "image": evidence.image,
         "parse": dict(evidence.parse) or None,
+        "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,
     }
 
 

@@ -6,12 +6,13 @@ against its digests first: the pointer never moves to one that a run would refus
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from dbt_runner import config, integrity
-from dbt_runner.errors import INVALID_REQUEST, TypedError
-from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, environment_pk, now
+from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
+from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, archive_key, environment_pk, now
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def promote(store: Store, environment: str, version: str, *, by: str, reason: st
 
     Raises:
         TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt, Dbt.RunnerError (no such environment), Dbt.InvalidRequest when somebody
-            else moved the pointer at the same time. Nothing was changed.
+            else moved the pointer at the same time. Nothing was changed. Dbt.RunnerError, too, when the pointer was moved, but the
+            long-term audit could not be written.
     """
     config.load(store, environment)
     integrity.require_release(store, version)
@@ -114,6 +116,7 @@ def rollback_target(versions: Iterable[str]) -> str | None:
 def _move(store: Store, environment: str, version: str, standing: Promotion | None, by: str, reason: str | None) -> Promotion:
     """Moves the pointer, provided that it still stands where the caller saw it."""
     if standing is not None and standing.version == version:
+        _archive(store, standing)
         return standing
     previous = standing.version if standing else None
     promotion = Promotion(environment, version, previous, now(), by, reason or None, changed=True)
@@ -134,7 +137,31 @@ def _move(store: Store, environment: str, version: str, standing: Promotion | No
                 INVALID_REQUEST, f"somebody else is promoting a release of {environment} right now: look, then try again"
             ) from exc
         raise _lost_to(winner) from exc
+    _archive(store, promotion)
     return promotion
+
+
+def _archive(store: Store, promotion: Promotion) -> None:
+    """Makes sure that the long-term audit has the row of a move that was made.
+
+    Raises:
+        TypedError: Dbt.RunnerError when it cannot be written. The same promotion again writes it.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    row = {name: value for name, value in asdict(promotion).items() if name != "changed" and value is not None}
+    moment = promotion.promoted_at
+    key = archive_key("promotions", promotion.environment, moment[:10], moment.replace(":", ""))
+    try:
+        store.upload_new(json.dumps(row, ensure_ascii=False).encode() + b"\n", key)
+    except AlreadyThere:
+        return
+    except (BotoCoreError, ClientError) as exc:
+        raise TypedError(
+            RUNNER_ERROR,
+            f"{promotion.environment} runs {promotion.version} from the next run on, but {key} could not be written: do the same again",
+            why=str(exc),
+        ) from exc
 
 
 def _lost_to(winner: Promotion) -> TypedError:

@@ -77,6 +77,21 @@ def cache_key(environment: str, name: str) -> str:
     return f"cache/{environment}/{name}"
 
 
+def documentation_key(environment: str, version: str | None = None) -> str:
+    """The S3 key of a project's documentation: that of a release, or of the one that is current."""
+    return f"docs/{environment}/{version + '/' if version else ''}index.html"
+
+
+def archive_key(table: str, environment: str, date: str, name: str) -> str:
+    """The S3 key of rows of the long-term audit; its folders are the partitions of the table that reads them.
+
+    Args:
+        table: runs, attempts, nodes or promotions.
+        date: the day on which the run began or the promotion was made (UTC), such as 2026-11-22.
+    """
+    return f"audit/{table}/env={environment}/date={date}/{name}.jsonl"
+
+
 def now() -> str:
     """The present moment as the store writes it: ISO 8601, UTC, milliseconds, Z."""
     return timestamp(datetime.now(UTC))
@@ -310,6 +325,11 @@ class Store:
 
         self._patience(put)
         return StoredObject(key, digest, path.stat().st_size)
+
+    def upload_body(self, body: bytes, key: str, content_type: str) -> None:
+        """Writes an object that a browser is to understand."""
+        digest = hashlib.sha256(body).hexdigest()
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, Metadata={"sha256": digest})
 
     def upload_new(self, body: bytes, key: str) -> None:
         """Writes an object that must not exist yet.

@@ -7,7 +7,10 @@ Everything in it comes from the audit store: the run's record, the outcomes of i
 """
 
 from dbt_runner.report.findings import Findings, find
-from dbt_runner.report.page import render
-from dbt_runner.report.sources import Freshness, Sources, from_folder, from_store
+from dbt_runner.report.page import is_of, render
+from dbt_runner.report.sources import Freshness, Sources, from_attempt, from_folder, from_store
 
-__all__ = ["Findings", "Freshness", "Sources", "find", "from_folder", "from_store", "render"]
+# The report of a run that was published when it ended lies beside the artifacts of its steps.
+FILE = "report.html"
+
+__all__ = ["FILE", "Findings", "Freshness", "Sources", "find", "from_attempt", "from_folder", "from_store", "is_of", "render"]

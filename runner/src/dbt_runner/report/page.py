@@ -88,7 +88,7 @@ def render(found: Findings, *, now: datetime, written_by: str | None = None) -> 
 
     Args:
         now: when it is made; also the end of what is still going on.
-        written_by: who made it before the run was closed, such as "step build, attempt 1"; None when somebody asked for it.
+        written_by: who made it before the run's record was closed, such as "step build, attempt 1"; None when somebody asked for it.
     """
     run, messages = found.run, _Messages()
     style = Markup(resources.files("dbt_runner.report").joinpath("style.css").read_text(encoding="utf-8"))
@@ -108,6 +108,7 @@ def render(found: Findings, *, now: datetime, written_by: str | None = None) -> 
                 content=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
             ),
             tag("meta", name="referrer", content="no-referrer"),
+            _mark(run),
             tag("link", rel="icon", href="data:,"),
             tag("title", f"{run.run_id} {_WORDS.get(run.status, run.status)} ({run.environment})"),
             tag("style", style),
@@ -126,6 +127,16 @@ def render(found: Findings, *, now: datetime, written_by: str | None = None) -> 
         ),
         lang="en",
     )
+
+
+def is_of(page: bytes, run: Run) -> bool:
+    """Whether a page is the report of a run that has ended, as its record says now that it has."""
+    return str(_mark(run)).encode() in page[:20_000]
+
+
+def _mark(run: Run) -> Markup:
+    """What the run came to, for programs."""
+    return tag("meta", name="dbt-run", content=" ".join(filter(None, (run.run_id, run.status, run.error))))
 
 
 # --- head ------------------------------------------------------------------------------------------------------------
@@ -199,7 +210,9 @@ def _by_type(nodes: Sequence[NodeResultRow]) -> str:
 
 def _so_far(found: Findings, now: datetime, written_by: str | None) -> Markup | None:
     if not found.is_open:
-        return None
+        return (
+            tag("p", f"Written at the end of {written_by}, just before the run's record was closed.", class_="note") if written_by else None
+        )
     command = tag("code", _command("report", found.run, found.run.run_id))
     who = (
         f"This was written at the end of {written_by}, when the run's record was not closed yet"
@@ -366,7 +379,8 @@ def _steps(found: Findings, messages: _Messages) -> Iterable[object]:
     rows = [
         (
             step.step,
-            _status(step.status),
+            # What another run has done has no attempt here, and says whose it was.
+            _status(step.status, None if step.attempts else step.message),
             str(step.attempts or ""),
             counts_of(step.counts),
             duration(step.seconds) if step.attempts else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,21 @@ def from_folder(config: EnvironmentConfig, detail: RunDetail, folder: Path) -> S
     """Takes both artifacts from the folder in which dbt left them."""
     documents = {name: _read(folder / name) for name in (MANIFEST, FRESHNESS) if (folder / name).is_file()}
     return _sources(detail, config, documents)
+
+
+def from_attempt(store: Store, config: EnvironmentConfig, detail: RunDetail, folder: Path) -> Sources:
+    """Takes both artifacts from the folder in which dbt left them, and sources.json from the bucket where another step looked at them.
+
+    Of what earlier steps left, the role of a task may read nothing else.
+    """
+    here = from_folder(config, detail, folder)
+    key = _newest(detail.outcomes, FRESHNESS)
+    if (folder / FRESHNESS).is_file() or key is None:
+        return here
+    with tempfile.TemporaryDirectory(prefix="dbt-report-") as other:
+        path = Path(other) / FRESHNESS
+        found = _read(path) if store.download(key, path) else {}
+    return replace(here, freshness=tuple(_freshness(found)))
 
 
 def _sources(detail: RunDetail, config: EnvironmentConfig, documents: Mapping[str, Any], missing: tuple[str, ...] = ()) -> Sources:
