@@ -10,11 +10,12 @@ import contextlib
 import json
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 import boto3
@@ -60,6 +61,7 @@ class Aws:
         issues_tokens: whether the account has switched its OIDC issuer on.
         calls: the actions that were allowed, in order.
         assumed: the sessions of the warehouse role, in order.
+        others: answers what is for another service than those above, once it is known who asks.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,7 @@ class Aws:
         self.assumed: list[Session] = []
         self.sessions: dict[str, Session] = {}
         self.passwords: dict[str, str] = {}
+        self.others: Callable[[Request, str, Session], Response] | None = None
 
     def control_client(self) -> Any:
         """A client of STS with the control role's credentials."""
@@ -120,13 +123,19 @@ class Aws:
 
     def handle(self, request: Request) -> Response:
         target = request.headers.get("X-Amz-Target", "")
-        body = request.get_data()
-        given: dict[str, Any] = json.loads(body) if target else request.form.to_dict()
-        action = target.rpartition(".")[2] or given["Action"]
+        # Read before the form is, which would keep it to itself.
+        body = request.get_data(parse_form_data=False)
         try:
-            session = self.caller(signed_header(request.method, request.url, dict(request.headers), body))
+            signed = signed_header(request.method, _url(request), dict(request.headers), body)
+            session = self.caller(signed)
+            if self.others is not None and signed.service not in ("sts", "redshift", "redshift-serverless"):
+                return self.others(request, signed.service, session)
+            given: dict[str, Any] = json.loads(body) if target else dict(parse_qsl(body.decode()))
+            action = target.rpartition(".")[2] or given["Action"]
             result = {
                 "AssumeRole": self._assume_role,
+                # Nobody needs a permission for it.
+                "GetCallerIdentity": lambda session, _: {"Arn": session.role, "UserId": "AROA:r", "Account": ACCOUNT},
                 "GetWebIdentityToken": self._web_identity_token,
                 "GetCredentials": self._workgroup_password,
                 "GetClusterCredentialsWithIAM": self._cluster_password,
@@ -212,6 +221,11 @@ def aws() -> Iterator[Aws]:
     made = Aws()
     with serving(made.handle) as made.url:
         yield made
+
+
+def _url(request: Request) -> str:
+    """What was asked for, to the letter: that is what was signed."""
+    return f"{request.host_url.rstrip('/')}{request.environ['REQUEST_URI']}"
 
 
 def _numbers(given: Mapping[str, str], name: str) -> list[int]:

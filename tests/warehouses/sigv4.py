@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -69,7 +69,7 @@ class Signed:
         _, region, service, _ = self.scope.split("/")
         request = AWSRequest(self.method, self.url, dict(self.headers), self.body)
         request.context["timestamp"] = f"{self.signed_at:%Y%m%dT%H%M%SZ}"
-        auth = SigV4Auth(Credentials(self.access_key, secret, token), service, region)
+        auth = (S3SigV4Auth if service == "s3" else SigV4Auth)(Credentials(self.access_key, secret, token), service, region)
         if not hmac.compare_digest(auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request), self.signature):
             raise Refused("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided")
 

@@ -1,0 +1,117 @@
+"""Athena as the warehouse role, as far as moto goes: it checks and answers every call, and takes any SQL without doing it.
+
+What no emulator shows is compared with what was granted: each call that dbt made is one that the role's statements allow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.wrappers import Request, Response
+
+from runner.conftest import REGION
+from terraform.inventory import FOLDER
+from warehouses.aws import ROLE, Aws, Session
+from warehouses.conftest import WarehouseRun
+
+pytestmark = pytest.mark.xdist_group("warehouse-athena")
+
+SETTINGS = {
+    "region_name": REGION,
+    "work_group": "analytics",
+    "schema": "analytics",
+    "s3_staging_dir": "s3://acme-lake/athena/",
+    "s3_data_dir": "s3://acme-lake/analytics/",
+}
+
+
+class Lake:
+    """Athena, Glue and S3 of moto, with a look at who asks for what.
+
+    Attributes:
+        role: who may use them.
+        calls: the actions that were asked for, as IAM calls them.
+    """
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.role = ROLE
+        self.calls: set[str] = set()
+
+    def answer(self, request: Request, service: str, session: Session) -> Response:
+        action = request.headers.get("X-Amz-Target", "").rpartition(".")[2] or _s3_action(request)
+        self.calls.add(f"{service}:{action}")
+        if session.role != self.role:
+            refused = {
+                "__type": "AccessDeniedException",
+                "message": f"User: {session.role} is not authorized to perform: {service}:{action}",
+            }
+            return Response(json.dumps(refused), status=400, content_type="application/x-amz-json-1.1")
+        if action == "StartQueryExecution":
+            _do(json.loads(request.get_data())["QueryString"])
+        return Response.from_app(self._moto, {**request.environ, "wsgi.input": io.BytesIO(request.get_data())})
+
+
+def _do(sql: str) -> None:
+    """Of what Athena would do, what dbt looks for afterwards: the table in Glue."""
+    if made := re.search(r"create\s+(?:or replace )?(table|view)\s+(\S+)", sql, re.IGNORECASE):
+        name, kind = made[2].split(".")[-1].strip('"`'), "VIRTUAL_VIEW" if made[1].lower() == "view" else "EXTERNAL_TABLE"
+        table = boto3.client("glue", region_name=REGION).create_table
+        table(DatabaseName="analytics", TableInput={"Name": name, "TableType": kind, "Parameters": {}})
+
+
+def _s3_action(request: Request) -> str:
+    on_object = request.path.strip("/").count("/") > 0
+    if request.method == "GET" and not on_object:
+        return "GetBucketLocation" if "location" in request.args else "ListBucket"
+    return {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject", "POST": "DeleteObject"}[request.method]
+
+
+@pytest.fixture
+def lake(cloud: Aws, store: Any) -> Lake:
+    made = Lake()
+    cloud.others = made.answer
+    s3 = boto3.client("s3", region_name=REGION)
+    s3.create_bucket(Bucket="acme-lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+    boto3.client("athena", region_name=REGION).create_work_group(Name="analytics")
+    boto3.client("glue", region_name=REGION).create_database(DatabaseInput={"Name": "analytics"})
+    return made
+
+
+Runs = Callable[..., WarehouseRun]
+
+
+@pytest.fixture
+def on_athena(runs: Runs, lake: Lake, cloud: Aws) -> WarehouseRun:
+    run = runs({"type": "athena", "settings": SETTINGS})
+    run.environment["AWS_ENDPOINT_URL"] = cloud.url
+    return run
+
+
+def test_models_are_run_as_the_warehouse_role_and_within_its_permissions(on_athena: WarehouseRun, lake: Lake, cloud: Aws) -> None:
+    on_athena.steps[0]["commands"] = ["run"]
+    assert on_athena.build().get("error") is None
+    assert on_athena.built() == {"orders": "success", "big_orders": "success"}
+    (session,) = cloud.assumed
+    assert session.source_identity == "r-1"
+    inventory = yaml.safe_load((FOLDER / "multi_warehouse.yaml").read_text())
+    statements = inventory['module.dbt.module.identity["athena"].aws_iam_role_policy.warehouse[0]']["statements"].values()
+    allowed = [action for s in statements for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
+    assert {"athena:StartQueryExecution", "glue:GetTables", "s3:ListBucket"} < lake.calls
+    assert {call for call in lake.calls if not any(fnmatchcase(call, action) for action in allowed)} == set()
+
+
+def test_another_role_is_access_denied(on_athena: WarehouseRun, lake: Lake) -> None:
+    lake.role = "arn:aws:iam::123456789012:role/analytics-staging-warehouse"
+    outcome = on_athena.check()
+    assert outcome["error"] == "Dbt.AccessDenied"
+    assert "is not authorized to perform: athena:StartQueryExecution" in outcome["message"]
