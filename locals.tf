@@ -21,7 +21,11 @@ locals {
     for env, e in var.environments : env => merge(e, {
       id = "${var.name}-${env}"
 
+      # Of the environment's metrics, and the source of its events: what IAM can hold a role to.
+      namespace = "dbt/${var.name}/${env}"
+
       arns = {
+        event_bus      = "${local.arn}:events:${local.regional}:event-bus/default"
         table          = "${local.arn}:dynamodb:${local.regional}:table/${local.table}"
         bucket         = "${local.arn}:s3:::${local.bucket}"
         topic          = "${local.arn}:sns:${local.regional}:${var.name}-${env}"
@@ -34,6 +38,7 @@ locals {
         state_machine  = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}"
         executions     = "${local.arn}:states:${local.regional}:execution:${var.name}-${env}:*"
         finalize       = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}-finalize"
+        announce       = "${local.arn}:states:${local.regional}:stateMachine:${var.name}-${env}-announce"
         finalize_rule  = "${local.arn}:events:${local.regional}:rule/${var.name}-${env}-finalize"
         schedule_group = "${local.arn}:scheduler:${local.regional}:schedule-group/${var.name}-${env}"
       }

@@ -29,6 +29,7 @@ module "notifications" {
   topic_arn   = each.value.arns.topic
   location    = local.location
   emails      = var.notifications.emails
+  owners      = var.notifications.owners
   kms_key_arn = var.kms_key_arn
   tags        = var.tags
 }
@@ -41,6 +42,7 @@ module "identity" {
   environment = each.key
   location    = local.location
   arns        = each.value.arns
+  namespace   = each.value.namespace
   warehouse   = each.value.warehouse
   function    = each.value.function
   image       = var.image
@@ -93,6 +95,7 @@ module "state_machine" {
   environment = each.key
   location    = local.location
   arns        = each.value.arns
+  namespace   = each.value.namespace
   table       = module.audit_store.table
   bucket      = module.audit_store.bucket
   roles       = module.identity[each.key].roles

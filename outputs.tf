@@ -14,6 +14,7 @@ output "environments" {
     for env in keys(var.environments) : env => {
       state_machine_arn   = module.state_machine[env].alias_arn
       finalize_arn        = module.state_machine[env].finalize_arn
+      announce_arn        = module.state_machine[env].announce_arn
       role_arns           = merge(module.identity[env].roles, lookup(module.oidc_federation.roles, env, {}))
       cluster_arn         = module.runner[env].cluster_arn
       task_definition_arn = module.runner[env].task_definition_arn

@@ -187,10 +187,10 @@ variable "environments" {
   # The key is part of partition keys that IAM fences with RUN#<env>#*, so it must hold no # and no wildcard.
   validation {
     condition = alltrue([
-      for env in keys(var.environments) : can(regex(local.environment_pattern, env)) && !endswith(env, "-finalize")
+      for env in keys(var.environments) : can(regex(local.environment_pattern, env)) && !can(regex("-(announce|finalize)$", env))
     ])
-    error_message = "The keys of environments must be of a-z, 0-9, hyphen and underscore, begin with a letter, end with a letter or digit, and not end with -finalize (the name of the closing state machine): ${join(", ", [
-      for env in keys(var.environments) : env if !can(regex(local.environment_pattern, env)) || endswith(env, "-finalize")
+    error_message = "The keys of environments must be of a-z, 0-9, hyphen and underscore, begin with a letter, end with a letter or digit, and not end with -announce or -finalize (the names of the other state machines): ${join(", ", [
+      for env in keys(var.environments) : env if !can(regex(local.environment_pattern, env)) || can(regex("-(announce|finalize)$", env))
     ])}."
   }
 
@@ -638,9 +638,10 @@ variable "audit" {
 }
 
 variable "notifications" {
-  description = "Who is told about failed runs. Every environment has a topic of its own; each address must confirm the subscription once for each."
+  description = "Who is told about runs: emails of what concerns everybody, owners (as the dbt project names them) of their own nodes. Every environment has a topic of its own; each address must confirm each subscription."
   type = object({
     emails = optional(list(string), [])
+    owners = optional(map(list(string)), {})
   })
   nullable = false
   default  = {}
@@ -649,6 +650,13 @@ variable "notifications" {
     condition = alltrue([for address in var.notifications.emails : can(regex(local.email_pattern, address))])
     error_message = "notifications.emails must be addresses such as team@example.com: ${join(", ", [
       for address in var.notifications.emails : address if !can(regex(local.email_pattern, address))
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for address in flatten(values(var.notifications.owners)) : can(regex(local.email_pattern, address))])
+    error_message = "notifications.owners must hold lists of addresses such as team@example.com: ${join(", ", [
+      for address in flatten(values(var.notifications.owners)) : address if !can(regex(local.email_pattern, address))
     ])}."
   }
 }

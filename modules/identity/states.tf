@@ -1,4 +1,4 @@
-# Step Functions, for this environment's two state machines.
+# Step Functions, for this environment's three state machines.
 
 data "aws_iam_policy_document" "states_trust" {
   # https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html#prevent-cross-service-confused-deputy
@@ -21,7 +21,7 @@ data "aws_iam_policy_document" "states_trust" {
     condition {
       test     = "ArnLike"
       variable = "aws:SourceArn"
-      values   = [var.arns.state_machine, "${var.arns.state_machine}:*", var.arns.finalize, "${var.arns.finalize}:*"]
+      values   = [var.arns.state_machine, "${var.arns.state_machine}:*", var.arns.finalize, "${var.arns.finalize}:*", var.arns.announce, "${var.arns.announce}:*"]
     }
   }
 }
@@ -147,6 +147,40 @@ data "aws_iam_policy_document" "states" {
     sid       = "LookUpLockHolder"
     actions   = ["states:DescribeExecution"]
     resources = [var.arns.executions]
+  }
+
+  # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
+  statement {
+    sid       = "StartAnnounce"
+    actions   = ["states:StartExecution"]
+    resources = [var.arns.announce]
+  }
+
+  # This action knows no resource.
+  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/iam-cw-condition-keys-namespace.html
+  statement {
+    sid       = "Measure"
+    actions   = ["cloudwatch:PutMetricData"]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "cloudwatch:namespace"
+      values   = [var.namespace]
+    }
+  }
+
+  # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html
+  statement {
+    sid       = "PublishEvents"
+    actions   = ["events:PutEvents"]
+    resources = [var.arns.event_bus]
+
+    condition {
+      test     = "StringEquals"
+      variable = "events:source"
+      values   = [var.namespace]
+    }
   }
 
   # https://docs.aws.amazon.com/step-functions/latest/dg/connect-sns.html#sns-iam

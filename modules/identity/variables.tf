@@ -28,9 +28,16 @@ variable "arns" {
     state_machine  = string
     executions     = string
     finalize       = string
+    announce       = string
+    event_bus      = string
     finalize_rule  = string
     schedule_group = string
   })
+}
+
+variable "namespace" {
+  description = "Of the metrics, and the source of the events."
+  type        = string
 }
 
 variable "warehouse" {

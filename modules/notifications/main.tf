@@ -1,3 +1,7 @@
+locals {
+  owned = flatten([for owner, emails in var.owners : [for email in emails : { owner = owner, email = email }]])
+}
+
 resource "aws_sns_topic" "this" {
   name              = var.id
   kms_master_key_id = coalesce(var.kms_key_arn, "alias/aws/sns")
@@ -49,4 +53,16 @@ resource "aws_sns_topic_subscription" "email" {
   topic_arn = aws_sns_topic.this.arn
   protocol  = "email"
   endpoint  = each.value
+
+  # Alarms have no attributes; digests are for their owners.
+  filter_policy = jsonencode({ audience = [{ exists = false }, "everybody"] })
+}
+
+resource "aws_sns_topic_subscription" "owner" {
+  for_each = { for subscription in local.owned : "${subscription.owner} ${subscription.email}" => subscription }
+
+  topic_arn     = aws_sns_topic.this.arn
+  protocol      = "email"
+  endpoint      = each.value.email
+  filter_policy = jsonencode({ audience = ["owner"], owner = [each.value.owner] })
 }

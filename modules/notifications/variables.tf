@@ -14,8 +14,13 @@ variable "location" {
 }
 
 variable "emails" {
-  description = "Addresses to subscribe."
+  description = "Addresses to subscribe to what is for everybody."
   type        = list(string)
+}
+
+variable "owners" {
+  description = "Addresses to subscribe to the digests of an owner, by the owner's name in the dbt project."
+  type        = map(list(string))
 }
 
 variable "kms_key_arn" {

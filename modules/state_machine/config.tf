@@ -46,5 +46,5 @@ resource "aws_dynamodb_table_item" "config" {
   })
 
   # Written when what it names is there.
-  depends_on = [aws_sfn_alias.live, aws_cloudwatch_event_target.finalize]
+  depends_on = [aws_sfn_alias.live, aws_sfn_state_machine.announce, aws_cloudwatch_event_target.finalize]
 }

@@ -9,10 +9,13 @@ locals {
     table       = var.table
     environment = var.environment
     topic       = var.arns.topic
+    announce    = var.arns.announce
+    namespace   = var.namespace
   }
 
   dbt_run  = merge(jsondecode(templatefile("${path.module}/../../asl/dbt_run.asl.json", local.scalars)), { TimeoutSeconds = var.settings.timeout_seconds })
   finalize = jsondecode(templatefile("${path.module}/../../asl/finalize.asl.json", local.scalars))
+  announce = jsondecode(templatefile("${path.module}/../../asl/announce.asl.json", local.scalars))
 }
 
 # One run of dbt
@@ -84,6 +87,36 @@ resource "aws_sfn_state_machine" "finalize" {
 
   tags = var.tags
 }
+
+# What tells of a run that has ended
+
+resource "aws_cloudwatch_log_group" "announce" {
+  name              = "/aws/vendedlogs/states/${local.id}-announce"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = var.kms_key_arn
+  tags              = var.tags
+}
+
+resource "aws_sfn_state_machine" "announce" {
+  name       = "${local.id}-announce"
+  role_arn   = var.roles.states
+  type       = "STANDARD"
+  definition = jsonencode(local.announce)
+
+  logging_configuration {
+    level                  = "ALL"
+    include_execution_data = false
+    log_destination        = "${aws_cloudwatch_log_group.announce.arn}:*"
+  }
+
+  tracing_configuration {
+    enabled = true
+  }
+
+  tags = var.tags
+}
+
+# What starts finalize
 
 resource "aws_cloudwatch_event_rule" "finalize" {
   name        = "${local.id}-finalize"

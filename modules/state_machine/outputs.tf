@@ -9,10 +9,16 @@ output "finalize_arn" {
   value       = aws_sfn_state_machine.finalize.arn
 }
 
+output "announce_arn" {
+  description = "ARN of the state machine that tells of runs."
+  value       = aws_sfn_state_machine.announce.arn
+}
+
 output "log_groups" {
   description = "Names of the state machines' log groups."
   value = {
     dbt_run  = aws_cloudwatch_log_group.dbt_run.name
     finalize = aws_cloudwatch_log_group.finalize.name
+    announce = aws_cloudwatch_log_group.announce.name
   }
 }

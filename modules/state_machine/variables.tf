@@ -19,7 +19,13 @@ variable "arns" {
     topic         = string
     state_machine = string
     finalize      = string
+    announce      = string
   })
+}
+
+variable "namespace" {
+  description = "Of the metrics, and the source of the events."
+  type        = string
 }
 
 variable "table" {

@@ -50,6 +50,8 @@ _INTEGRATIONS = {
     "lambda": ("lambda", "Lambda", "AWSLambdaException", ("Lambda.Unknown", "Runtime.ExitError", "Sandbox.Timedout")),
     "sns": ("sns", "SNS", "AmazonSNSException", ()),
     "aws-sdk:sfn": ("stepfunctions", "Sfn", "SfnException", ()),
+    "aws-sdk:cloudwatch": ("cloudwatch", "CloudWatch", "CloudWatchException", ()),
+    "events": ("events", "EventBridge", "AmazonEventBridgeException", ("EventBridge.FailedEntry",)),
 }
 # Answered by every service (throttling is part of no model but DynamoDB's), or raised by the SDK before the service answers.
 _COMMON = ("ThrottlingException", "SdkClientException")

@@ -1,4 +1,4 @@
-"""Every Task of both machines, every error that it can meet, at every call of it: does every run still end as it must?
+"""Every Task of every machine, every error that it can meet, at every call of it: does every run still end as it must?
 
 From the folder of the tests: `python -m asl.explore`
 """
@@ -13,13 +13,14 @@ from typing import Any
 from moto import mock_aws
 from sfnx.testing import Execution
 
-from asl import endings, error_names, render, resumable
+from asl import ended, endings, error_names, render, resumable
 from asl.fakes import EXECUTION, OTHER_EXECUTION, OTHER_RUN, RUN_ID, RUN_KEY, STARTED_AT, SUCCEEDS, Cloud, Fault, fails, make_cloud
 
-RUN, FINALIZE = render.DEFINITIONS
+RUN, FINALIZE, ANNOUNCE = render.DEFINITIONS
 UNKNOWN = "Unheard.Of"
 # A failed condition says that somebody had done the same before, where the only one who does is the run itself or finalize.
 _DONE_BEFORE = frozenset({"RecordSuccess", "RecordSkipped", "RecordFailure", "ReleaseLock", "CloseRecord"})
+_ANNOUNCED_BEFORE = "Sfn.ExecutionAlreadyExistsException"
 _OPEN = {
     "run_id": RUN_ID,
     "execution": EXECUTION,
@@ -87,20 +88,23 @@ def walk(path: Path, definition: dict[str, Any] | None = None) -> str | None:
         path.error,
         times=None if path.lasting else 1,
         after=path.occurrence - 1,
-        performed=conditional and path.state in _DONE_BEFORE,
+        performed=(conditional and path.state in _DONE_BEFORE) or path.error == _ANNOUNCED_BEFORE,
     )
     ends = path.lasting or not any(path.error in retrier["ErrorEquals"] for retrier in state.get("Retry", []))
     unreleased = path.state == "ReleaseLock" and ends and not conditional
-    untold = ends and (path.state == "Notify" or (path.state == "CloseRecord" and conditional))
+    untold = ends and path.state == "Announce" and path.error != _ANNOUNCED_BEFORE
     with mock_aws():
         cloud = make_cloud()
         if definition is not None:
             cloud.definitions[path.machine] = definition
         execution = _execute(cloud, path.machine, path.state, {path.state: fault})
-        check = endings.assert_ended if path.machine == RUN else endings.assert_finalized
         try:
             assert execution.states.count(path.state) > 0
-            check(cloud, execution, untold=untold, unreleased=unreleased)
+            if path.machine == ANNOUNCE:
+                endings.assert_announced(cloud, execution, missed=path.state if ends and not conditional else None)
+            else:
+                check = endings.assert_ended if path.machine == RUN else endings.assert_finalized
+                check(cloud, execution, untold=untold, unreleased=unreleased)
         except AssertionError as exc:
             return f"{path}: {exc}"
     return None
@@ -108,6 +112,9 @@ def walk(path: Path, definition: dict[str, Any] | None = None) -> str | None:
 
 def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | None = None) -> Execution:
     """A run that comes to a state, and to those of a step a second time for a second attempt."""
+    if machine == ANNOUNCE:
+        ended.leave(cloud, ended.FAILED, ended.node("model.shop.orders", owner={"S": "finance"}))
+        return cloud.announce(RUN_KEY, faults)
     if machine == FINALIZE:
         cloud.put(RUN_KEY, **_OPEN)
         cloud.hold_lock(EXECUTION, RUN_ID)
@@ -117,7 +124,7 @@ def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | 
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
     elif state in ("DescribeResumed", "ReadResumed"):
         resumable.leave(cloud)
-    elif state in ("RecordFailure", "Notify"):
+    elif state in ("RecordFailure", "Announce"):
         cloud.attempts["1"] = fails("Dbt.ModelError", 10)
     elif state in ("HealthCheck", "RunStep", "InvokeFunction", "ReadOutcome"):
         cloud.attempts["0" if state == "HealthCheck" else "1"] = [fails("Dbt.Interrupted", 40), SUCCEEDS]

@@ -1,9 +1,9 @@
-"""The services that the two state machines call, for the second interpreter of the definitions.
+"""The services that the state machines call, for the second interpreter of the definitions.
 
-The table and the topic are moto's, so every expression of a definition is evaluated by a real implementation of DynamoDB's, and every
-call is checked by botocore against the service's model. ECS is a fake that holds what it is given against the contract of the container
-and then does what the test says a container does. A parameter that no service would accept is a fault of the definition and ends the
-test, not the run.
+The table, the topic, the metrics and the event bus are moto's, so every expression of a definition is evaluated by a real implementation
+of DynamoDB's, and every call is checked by botocore against the service's model. ECS is a fake that holds what it is given against the
+contract of the container and then does what the test says a container does. A parameter that no service would accept is a fault of the
+definition and ends the test, not the run.
 """
 
 from __future__ import annotations
@@ -226,13 +226,16 @@ class Cloud:
     """An environment with its table, topic, cluster and executions.
 
     Attributes:
-        dynamodb, sns: clients of moto's services.
+        dynamodb, sns, cloudwatch, events: clients of moto's services.
         attempts: by step place ("0" is the health check); a step that is not named succeeds. A list has one for each call of RunTask, the
             last of them for all that follow.
         statuses: of executions by ARN; one that is not named does not exist.
         before: called before a state's call is answered, each time; for what others do in the meantime.
         started: the tasks, in order.
         notifications: the messages published, in order.
+        announced: the run items that announce was started for, by the execution's name.
+        metrics: the requests that put metrics, in order.
+        published: the entries put on the event bus, in order.
         waits: the seconds waited, in order.
         random: what $random gives.
         definitions: by file name, what to run in place of the project's own.
@@ -240,12 +243,17 @@ class Cloud:
 
     dynamodb: Any
     sns: Any
+    cloudwatch: Any
+    events: Any
     attempts: dict[str, Attempt | list[Attempt]] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=lambda: {EXECUTION: "RUNNING"})
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
     on_wait: Callable[[], None] | None = None
     started: list[Started] = field(default_factory=list)
     notifications: list[Item] = field(default_factory=list)
+    announced: dict[str, str] = field(default_factory=dict)
+    metrics: list[Item] = field(default_factory=list)
+    published: list[Item] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
     random: float = 0.5
     definitions: dict[str, Item] = field(default_factory=dict)
@@ -262,6 +270,10 @@ class Cloud:
     def finalize(self, event: Item, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
         """Runs finalize with a status change event."""
         return self._interpret("finalize.asl.json", event, faults or {})
+
+    def announce(self, key: str, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
+        """Runs announce for a run item."""
+        return self._interpret("announce.asl.json", {"key": key}, faults or {})
 
     def put(self, sort_key: str, **attributes: str | int) -> None:
         """Writes an item of the environment; a text as S, a number as N."""
@@ -337,21 +349,39 @@ class Cloud:
             assert action == "invoke"
             return self._invoke(call.arguments)
         if service == "aws-sdk:sfn":
-            assert action == "describeExecution"
-            return self._describe_execution(call.arguments)
-        client = self.sns if service == "sns" else self.dynamodb
+            return (self._start_execution if action == "startExecution" else self._describe_execution)(call.arguments)
+        if service == "events":
+            return self._put_events(call.arguments)
+        client = {"sns": self.sns, "aws-sdk:cloudwatch": self.cloudwatch}.get(service, self.dynamodb)
         result = _request(client, service, action, call.arguments)
         if action == "publish":
             self.notifications.append(call.arguments)
+        if action == "putMetricData":
+            self.metrics.append(call.arguments)
         if action == "batchGetItem" and self.unprocessed:
             return self._leave_unread(result, call.arguments)
         return result
+
+    def _put_events(self, arguments: Item) -> Item:
+        """Step Functions takes an object as the detail and hands it on as text."""
+        entries = [{**entry, "Detail": json.dumps(entry["Detail"])} for entry in arguments["Entries"]]
+        self.published += arguments["Entries"]
+        return _request(self.events, "events", "putEvents", {"Entries": entries})
 
     def _leave_unread(self, result: Item, arguments: Item) -> Item:
         left = self.unprocessed.pop(0)
         keys = [key for key in arguments["RequestItems"][TABLE]["Keys"] if key["sk"]["S"] in left]
         read = [item for item in result["Responses"][TABLE] if item["sk"]["S"] not in left]
         return {"Responses": {TABLE: read}, "UnprocessedKeys": {TABLE: {"Keys": keys}} if keys else {}}
+
+    def _start_execution(self, arguments: Item) -> Item:
+        """Starts announce, as far as a run is concerned: what has its name has run before."""
+        _validate("stepfunctions", "StartExecution", arguments)
+        assert arguments["StateMachineArn"] == render.SAMPLE["announce"]
+        if arguments["Name"] in self.announced:
+            raise testing.Failure("Sfn.ExecutionAlreadyExistsException", f"Execution Already Exists: '{arguments['Name']}'")
+        self.announced[arguments["Name"]] = json.loads(arguments["Input"])["key"]
+        return {"ExecutionArn": f"{arguments['StateMachineArn']}:{arguments['Name']}", "StartDate": NOW}
 
     def _describe_execution(self, arguments: Item) -> Item:
         _validate("stepfunctions", "DescribeExecution", arguments)
@@ -424,7 +454,7 @@ class Cloud:
 
 def make_cloud() -> Cloud:
     """A new environment with a CONFIG and a current release. Call it inside moto's mock."""
-    dynamodb, sns = _clients()
+    dynamodb, sns, cloudwatch, events = _clients()
     dynamodb.create_table(
         TableName=TABLE,
         BillingMode="PAY_PER_REQUEST",
@@ -433,7 +463,7 @@ def make_cloud() -> Cloud:
     )
     topic = sns.create_topic(Name=render.SAMPLE["topic"].rpartition(":")[2])["TopicArn"]
     assert topic == render.SAMPLE["topic"]
-    cloud = Cloud(dynamodb, sns)
+    cloud = Cloud(dynamodb, sns, cloudwatch, events)
     cloud.put("CONFIG", config=json.dumps(config()))
     cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
     return cloud
@@ -463,9 +493,10 @@ def _check(definition: str) -> None:
 
 
 @cache
-def _clients() -> tuple[Any, Any]:
-    """DynamoDB and SNS. Made once, because making a client takes longer than a run; moto answers them wherever its mock is on."""
-    return boto3.client("dynamodb", region_name=REGION), boto3.client("sns", region_name=REGION)
+def _clients() -> tuple[Any, ...]:
+    """Made once, because making a client takes longer than a run; moto answers them wherever its mock is on."""
+    session = boto3.Session(region_name=REGION)
+    return session.client("dynamodb"), session.client("sns"), session.client("cloudwatch"), session.client("events")
 
 
 def _request(client: Any, service: str, action: str, arguments: Item) -> Item:

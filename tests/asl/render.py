@@ -13,15 +13,23 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "asl"
-DEFINITIONS = ("dbt_run.asl.json", "finalize.asl.json")
+DEFINITIONS = ("dbt_run.asl.json", "finalize.asl.json", "announce.asl.json")
 
 SAMPLE: Mapping[str, str] = {
     "partition": "aws",
     "table": "analytics-audit",
     "environment": "prod",
     "topic": "arn:aws:sns:eu-central-1:123456789012:analytics-prod",
+    "announce": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod-announce",
+    "namespace": "dbt/analytics/prod",
 }
 """A value for each placeholder that a definition may use."""
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {
+    "dbt_run.asl.json": frozenset({"partition", "table", "environment", "announce"}),
+    "finalize.asl.json": frozenset({"partition", "table", "environment", "announce"}),
+    "announce.asl.json": frozenset({"partition", "table", "environment", "topic", "namespace"}),
+}
+"""The placeholders that each definition uses."""
 
 # What starts a sequence in a Terraform template: an escape, or an interpolation or directive with its text up to the brace.
 _SEQUENCE = re.compile(r"\$\$\{|%%\{|\$\{(?P<name>[^}]*)\}?|%\{")
@@ -69,5 +77,6 @@ def source(name: str) -> str:
 
 def load(name: str, values: Mapping[str, str] = SAMPLE) -> dict[str, Any]:
     """A definition, rendered and parsed."""
-    definition: dict[str, Any] = json.loads(render(source(name), values))
+    used = {placeholder: values[placeholder] for placeholder in PLACEHOLDERS[name]}
+    definition: dict[str, Any] = json.loads(render(source(name), used))
     return definition

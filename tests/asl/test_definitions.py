@@ -7,19 +7,24 @@ import json
 import pytest
 
 from asl import render, rules
-from asl.machine import Promise
+from asl.machine import Promise, tasks
 
 PROMISES = {
     # A failure of RecordFailure is answered by finalize. What comes after it finds the run recorded: a lock that is not released is taken
-    # over, because its owner no longer runs, and a notification that is not sent leaves the record.
+    # over, because its owner no longer runs, and finalize announces a failed run that was not announced.
     "dbt_run.asl.json": Promise(
         recorders=frozenset({"RecordSuccess", "RecordSkipped", "RecordFailure"}),
-        answered=frozenset({"RecordFailure", "ReleaseLock", "Notify"}),
+        answered=frozenset({"RecordFailure", "ReleaseLock", "Announce"}),
     ),
     # finalize is what answers for the other machine; where it fails itself, its own execution shows it.
     "finalize.asl.json": Promise(
         recorders=frozenset({"CloseRecord"}),
-        answered=frozenset({"FindRecord", "CloseRecord", "ReleaseLock", "Notify"}),
+        answered=frozenset({"FindRecord", "CloseRecord", "ReleaseLock", "Announce"}),
+    ),
+    # The run is recorded and over. What announce could not tell fails its own execution in the end.
+    "announce.asl.json": Promise(
+        recorders=frozenset(),
+        answered=frozenset({"ReadRun", "ReadOutcome", "RecordJob", "Measure", "Publish", "Tell", "TellOwner"}),
     ),
 }
 each = pytest.mark.parametrize("name", render.DEFINITIONS)
@@ -44,7 +49,7 @@ def test_definition_keeps_the_schema_and_the_rules_when_rendered(name: str, part
 
 @each
 def test_definition_uses_the_known_placeholders_alone(name: str) -> None:
-    assert render.placeholders(render.source(name)) == set(render.SAMPLE)
+    assert render.placeholders(render.source(name)) == render.PLACEHOLDERS[name]
 
 
 @each
@@ -56,7 +61,7 @@ def test_definition_names_nothing_of_an_account(name: str) -> None:
 
 @each
 def test_states_of_a_promise_exist(name: str) -> None:
-    states = json.loads(render.source(name))["States"]
+    states = {state: body for _, state, body in tasks(json.loads(render.source(name)))}
     promise = PROMISES[name]
     assert promise.recorders | promise.answered <= set(states)
     for recorder in promise.recorders:

@@ -53,15 +53,19 @@ def everything_retried(states: States) -> None:
 
 
 def kept_lock(states: States) -> None:
-    states["RecordFailure"]["Next"] = "HasFailed"
+    states["RecordFailure"]["Next"] = "IsRecorded"
 
 
 def lost_result(states: States) -> None:
     states["ReadOutcome"]["Catch"] = []
 
 
-def notified_twice(states: States) -> None:
-    states["CloseRecord"]["Catch"][0]["Assign"]["closed"] = True
+def announced_open(states: States) -> None:
+    states["IsRecorded"]["Choices"][0]["Next"] = "Announce"
+
+
+def untold(states: States) -> None:
+    states["ReleaseLock"]["Catch"][1]["Next"] = "Done"
 
 
 @pytest.mark.parametrize(
@@ -70,11 +74,12 @@ def notified_twice(states: States) -> None:
         (nothing_caught, Path(RUN, "RunStep", explore.UNKNOWN, 1, lasting=False)),
         (unrecorded_stop, Path(RUN, "RunStep", "States.Timeout", 1, lasting=False)),
         (uncounted_attempt, Path(RUN, "RunStep", "ECS.ServerException", 1, lasting=False)),
-        (everything_retried, Path(RUN, "Notify", "SNS.ThrottledException", 1, lasting=False)),
+        (everything_retried, Path(RUN, "Announce", "Sfn.ThrottlingException", 1, lasting=False)),
         (kept_lock, Path(RUN, "RecordFailure", "States.Timeout", 1, lasting=False)),
         (lost_result, Path(RUN, "ReadOutcome", "States.Permissions", 2, lasting=False)),
         (moved_for_good, Path(RUN, "InvokeFunction", "States.Timeout", 1, lasting=False)),
-        (notified_twice, Path(FINALIZE, "CloseRecord", "DynamoDB.ConditionalCheckFailedException", 1, lasting=False)),
+        (announced_open, Path(RUN, "RecordFailure", "States.Timeout", 1, lasting=True)),
+        (untold, Path(FINALIZE, "ReleaseLock", "States.Timeout", 1, lasting=True)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -1,4 +1,4 @@
-"""finalize closes what an execution left open, frees its lock, tells people, and does each of it once."""
+"""finalize closes what an execution left open, frees its lock, has it announced, and does each of it once."""
 
 from __future__ import annotations
 
@@ -84,39 +84,33 @@ def test_run_that_left_no_record_gets_one(cloud: Cloud, status: str, error: str)
 
 
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", "FAILED"])
-def test_closed_record_stays_as_it_is_and_nobody_hears_of_it_again(cloud: Cloud, status: str) -> None:
+def test_closed_record_stays_as_it_is(cloud: Cloud, status: str) -> None:
     cloud.put(RUN_KEY, **{**OPEN, "status": "FAILED", "error": "Dbt.ModelError", "ended_at": NOW, "steps": "[]"})
     before = cloud.items()
     assert finalize(cloud, status) == {"run_id": RUN_ID, "status": status, "closed": False}
     assert cloud.items() == before
-    assert cloud.notifications == []
 
 
 @ENDED
-def test_people_hear_of_it(cloud: Cloud, status: str, error: str) -> None:
+def test_run_is_announced_when_it_is_closed_and_its_lock_free(cloud: Cloud, status: str, error: str) -> None:
     cloud.put(RUN_KEY, **OPEN)
+    cloud.hold_lock(EXECUTION, RUN_ID)
+    seen: list[tuple[str, object]] = []
+    cloud.before["Announce"] = lambda: seen.append((only_record(cloud)["error"], cloud.lock()))
     finalize(cloud, status)
-    (message,) = cloud.notifications
-    assert message["Subject"] == f"dbt run {status.lower()} in prod: {error}"
-    assert message["MessageAttributes"]["error"]["StringValue"] == error
-    assert message["Message"].split("\n") == [
-        f"Run: {RUN_ID}",
-        "Environment: prod",
-        f"Error: {error}",
-        f"Cause: {only_record(cloud)['cause']}",
-        f"Look closer: dbt-runner show --environment prod {RUN_ID}",
-    ]
+    assert cloud.announced == {RUN_ID: RUN_KEY}
+    assert seen == [(error, None)]
 
 
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", "FAILED"])
-def test_same_event_twice_changes_nothing_and_notifies_once(cloud: Cloud, status: str) -> None:
+def test_same_event_twice_changes_nothing_and_announces_once(cloud: Cloud, status: str) -> None:
     cloud.put(RUN_KEY, **OPEN)
     cloud.hold_lock(EXECUTION, RUN_ID)
     finalize(cloud, status)
     after_first = cloud.items()
     assert finalize(cloud, status)["closed"] is False
     assert cloud.items() == after_first
-    assert len(cloud.notifications) == 1
+    assert cloud.announced == {RUN_ID: RUN_KEY}
 
 
 @pytest.mark.parametrize("record", [True, False], ids=["with a record", "without a record"])
@@ -196,26 +190,26 @@ def test_passing_fault_of_the_table_changes_nothing(cloud: Cloud, state: str) ->
     assert execution.error is None
     assert only_record(cloud)["status"] == "ABORTED"
     assert cloud.lock() is None
-    assert len(cloud.notifications) == 1
+    assert cloud.announced == {RUN_ID: RUN_KEY}
 
 
 @pytest.mark.parametrize("state", ["CloseRecord", "ReleaseLock"])
-def test_lost_answer_does_not_keep_people_from_hearing_of_it(cloud: Cloud, state: str) -> None:
+def test_lost_answer_does_not_keep_the_run_from_being_announced(cloud: Cloud, state: str) -> None:
     cloud.put(RUN_KEY, **OPEN)
     cloud.hold_lock(EXECUTION, RUN_ID)
     execution = cloud.finalize(event(status="ABORTED"), {state: Fault("DynamoDB.SdkClientException", times=1, performed=True)})
     assert execution.error is None
     assert cloud.lock() is None
-    assert len(cloud.notifications) == 1
+    assert cloud.announced == {RUN_ID: RUN_KEY}
 
 
-def test_lock_that_cannot_be_released_does_not_keep_people_from_hearing_of_it(cloud: Cloud) -> None:
+def test_lock_that_cannot_be_released_does_not_keep_the_run_from_being_announced(cloud: Cloud) -> None:
     """The next run takes it over, because its owner no longer runs."""
     cloud.put(RUN_KEY, **OPEN)
     cloud.hold_lock(EXECUTION, RUN_ID)
     cloud.finalize(event(status="ABORTED"), {"ReleaseLock": Fault("DynamoDB.AmazonDynamoDBException", "not authorized")})
     assert only_record(cloud)["status"] == "ABORTED"
-    assert len(cloud.notifications) == 1
+    assert cloud.announced == {RUN_ID: RUN_KEY}
 
 
 @pytest.mark.parametrize("state", ["FindRecord", "CloseRecord"])
@@ -224,4 +218,4 @@ def test_record_that_cannot_be_closed_fails_finalize(cloud: Cloud, state: str) -
     cloud.put(RUN_KEY, **OPEN)
     execution = cloud.finalize(event(status="ABORTED"), {state: Fault("DynamoDB.AmazonDynamoDBException", "not authorized")})
     assert execution.error is not None
-    assert cloud.notifications == []
+    assert cloud.announced == {}

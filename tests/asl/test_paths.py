@@ -463,24 +463,18 @@ def test_lock_that_a_failure_cannot_release_is_released_by_finalize(cloud: Cloud
     assert_failed(cloud, cloud.run(HOURLY, {"ReleaseLock": DENIED}), "Dbt.ModelError", released=False)
 
 
-@pytest.mark.parametrize("error", ["SNS.NotFoundException", "SNS.AmazonSNSException", "States.Timeout"])
-def test_notification_that_cannot_be_sent_leaves_the_typed_error(cloud: Cloud, error: str) -> None:
+@pytest.mark.parametrize("error", ["Sfn.StateMachineDoesNotExistException", "Sfn.ExecutionLimitExceededException", "States.Timeout"])
+def test_run_that_cannot_be_announced_keeps_its_typed_error_and_finalize_announces_it(cloud: Cloud, error: str) -> None:
     cloud.attempts["2"] = fails("Dbt.ModelError", 10)
-    assert_failed(cloud, cloud.run(HOURLY, {"Notify": Fault(error)}), "Dbt.ModelError", notified=0)
+    assert_failed(cloud, cloud.run(HOURLY, {"Announce": Fault(error)}), "Dbt.ModelError", announced=False)
 
 
-def test_notification_names_what_is_known_of_the_run(cloud: Cloud) -> None:
-    cloud.attempts["2"] = fails("Dbt.TestFailure", 11, "2 of 40 tests failed")
-    assert_failed(cloud, cloud.run(HOURLY), "Dbt.TestFailure")
-    assert cloud.notifications[0]["Message"].split("\n") == [
-        f"Run: {RUN_ID}",
-        "Environment: prod",
-        "Job: hourly",
-        "Release: 1.4.2",
-        "Error: Dbt.TestFailure",
-        "Cause: build: 2 of 40 tests failed",
-        f"Look closer: dbt-runner show --environment prod {RUN_ID}",
-    ]
+def test_run_is_announced_when_it_has_ended(cloud: Cloud) -> None:
+    seen: list[Item] = []
+    cloud.before["Announce"] = lambda: seen.extend(cloud.records())
+    assert_succeeded(cloud, cloud.run(HOURLY))
+    assert [record["status"]["S"] for record in seen] == ["SUCCEEDED"]
+    assert cloud.lock() is None
 
 
 # Every Task
@@ -494,7 +488,7 @@ def _reach(cloud: Cloud, state: str) -> dict[str, str]:
     if state in ("ReadLock", "DescribeHolder", "RecordSkipped", "TakeOverLock"):
         cloud.hold_lock()
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
-    if state in ("RecordFailure", "Notify"):
+    if state in ("RecordFailure", "Announce"):
         cloud.attempts["2"] = fails("Dbt.ModelError", 10)
     if state == "InvokeFunction":
         cloud.configure(health_check={"enabled": True, "compute": "lambda", "timeout_seconds": 60})
@@ -518,7 +512,7 @@ def test_task_that_fails_for_good_fails_the_run_with_its_error(cloud: Cloud, sta
         assert_left_to_finalize(cloud, execution, "Dbt.ModelError")
     elif state == "ReleaseLock":
         assert_succeeded(cloud, execution, released=False)
-    elif state == "Notify":
-        assert_failed(cloud, execution, "Dbt.ModelError", notified=0)
+    elif state == "Announce":
+        assert_failed(cloud, execution, "Dbt.ModelError", announced=False)
     else:
         assert_failed(cloud, execution, "Dbt.RunnerError")

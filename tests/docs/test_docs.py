@@ -16,8 +16,9 @@ import click
 import pytest
 from moto import mock_aws
 
+from asl.ended import ENDED, FAILED, leave, node
 from asl.endings import event
-from asl.fakes import OTHER_EXECUTION, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
+from asl.fakes import OTHER_EXECUTION, RUN_KEY, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
 from dbt_runner.cli import cli
 from dbt_runner.costs import transitions_of
 from dbt_runner.errors import ERRORS, ErrorKind
@@ -429,18 +430,34 @@ def test_a_run_makes_the_transitions_that_the_cost_page_says(kind: str, number: 
         assert TRANSITIONS[kind](make_cloud(), number) == (run, finalize)
 
 
+def announced(record: dict[str, str], *owners: str) -> int:
+    """How many states announce enters for a run, with one failed node for each owner."""
+    with mock_aws():
+        cloud = make_cloud()
+        leave(cloud, record, *(node(f"model.shop.{owner}", owner={"S": owner}) for owner in owners))
+        return len(cloud.announce(RUN_KEY).states)
+
+
+def test_announcing_a_run_makes_the_transitions_that_the_cost_page_says() -> None:
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    said = re.search(r"(\d+) more where a job's run succeeded, (\d+) and one for each owner where it failed", page)
+    assert said is not None
+    assert (announced(ENDED), announced(FAILED), announced(FAILED, "sales", "finance")) == (int(said[1]), int(said[2]), int(said[2]) + 2)
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_cost_command_counts_the_transitions_of_a_run_as_the_page_does(number: int) -> None:
+    told, told_of_failure = announced(ENDED), announced(FAILED)
     checked = step_of("health_check")
     ended = [step_of(f"step-{place}") for place in range(number)]
     with mock_aws():
-        assert transitions_of(run_of(steps=(checked, *ended))) == sum(_succeeds(make_cloud(), number))
+        assert transitions_of(run_of(steps=(checked, *ended))) == sum(_succeeds(make_cloud(), number)) + told
     with mock_aws():
-        assert transitions_of(run_of("FAILED", steps=(checked, *ended))) == sum(_fails(make_cloud(), number))
+        assert transitions_of(run_of("FAILED", steps=(checked, *ended))) == sum(_fails(make_cloud(), number)) + told_of_failure
     with mock_aws():
-        assert transitions_of(run_of("FAILED", steps=(checked,))) == sum(_fails_at_once(make_cloud(), number))
+        assert transitions_of(run_of("FAILED", steps=(checked,))) == sum(_fails_at_once(make_cloud(), number)) + told_of_failure
     with mock_aws():
-        assert transitions_of(run_of("FAILED", release=None)) == sum(_refused(make_cloud(), number))
+        assert transitions_of(run_of("FAILED", release=None)) == sum(_refused(make_cloud(), number)) + told_of_failure
     with mock_aws():
         assert transitions_of(run_of("SKIPPED")) == sum(_skipped(make_cloud(), number))
 
@@ -474,5 +491,5 @@ def test_the_cost_page_reckons_right() -> None:
     )
     assert said is not None
     transitions, runs, total, dollars = (float(figure.replace(",", "")) for figure in said.groups())
-    assert (transitions, runs, total) == (15 + 4 * 3, 30 * 24, transitions * runs)
+    assert (transitions, runs, total) == (17 + 4 * 3 + 7, 30 * 24, transitions * runs)
     assert dollars == round(total * 0.025 / 1000, 2)

@@ -52,14 +52,14 @@ def config(world: World) -> dict[str, Any]:
 
 def test_step_that_ran_out_of_memory_succeeds_with_more_of_it(containers: World) -> None:
     world, table = containers, containers.table()
-    topic, messages = world.topic()
     environment = {"pk": {"S": "ENV#test"}}
     dynamodb = world.client("dynamodb")
     dynamodb.put_item(TableName=table, Item={**environment, "sk": {"S": "CONFIG"}, "config": {"S": json.dumps(config(world))}})
     # The outcome that the second attempt would write. The first one, being killed, writes none.
     outcome = {"pk": {"S": "RUN#test#r1"}, "sk": {"S": "STEP#01#build#2"}, "exit_code": {"N": "0"}, "seconds": {"N": "1"}}
     dynamodb.put_item(TableName=table, Item=outcome)
-    definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "topic": topic})
+    announce = world.machine({"Hear": {"Type": "Succeed"}})
+    definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "announce": announce})
 
     machine = world.machine(definition["States"], TimeoutSeconds=60)
     given = {"release": "1.0.0", "steps": [{"name": "build", "commands": ["build"]}]}
@@ -77,4 +77,5 @@ def test_step_that_ran_out_of_memory_succeeds_with_more_of_it(containers: World)
     assert [record["status"]["S"] for record in found] == ["SUCCEEDED"]
     [step] = json.loads(found[0]["steps"]["S"])
     assert (step["step"], step["status"], step["attempts"], step["error"]) == ("build", "SUCCEEDED", 2, None)
-    assert world.client("sqs").receive_message(QueueUrl=messages, WaitTimeSeconds=0).get("Messages", []) == []
+    announced = world.execution(f"{announce.replace(':stateMachine:', ':execution:')}:r1")
+    assert json.loads(announced["input"]) == {"key": found[0]["sk"]["S"]}

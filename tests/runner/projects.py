@@ -83,7 +83,7 @@ BAD: Mapping[str, str] = {
     "models/good.sql": "select 1 as id",
     "models/odd.sql": "select 3 as id",
     "models/doubted.sql": "select id from {{ ref('good') }}",
-    "models/broken.sql": "select no_such_column from {{ ref('good') }}",
+    "models/broken.sql": "{{ config(meta={'owner': 'the tiny team'}) }} select no_such_column from {{ ref('good') }}",
     "models/after_broken.sql": "select * from {{ ref('broken') }}",
     "models/models.yml": """
 models:

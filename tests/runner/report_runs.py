@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dbt_runner import config, report
-from dbt_runner.report.lineage import from_manifest
+from dbt_runner.lineage import from_manifest
 from dbt_runner.run_records import NodeResultRow, Outcome, PlannedStep, Run, RunDetail, StepResult
 from dbt_runner.store import timestamp
 from runner.conftest import config_of

@@ -136,6 +136,8 @@ def test_a_step_that_fails_says_which_node_and_keeps_its_artifacts(run: Run, sto
     outcome = run.outcome("STEP#01#build#3")
     assert outcome["error"] == "Dbt.ModelError"
     assert "model.tiny.broken" in outcome["message"] and "no_such_column" in outcome["failures"][0]["message"]
+    (failure,) = outcome["failures"]
+    assert (failure["owner"], failure["blocked"]) == ("the tiny team", 1)
     assert run.nodes()["model.tiny.after_broken"]["status"] == "skipped"
     assert run.nodes()["model.tiny.good"]["attempt"] == 3
     assert f"{PREFIX}build/3/run_results.json" in [a["key"] for a in outcome["artifacts"]]

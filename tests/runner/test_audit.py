@@ -20,6 +20,7 @@ from dbt_runner.claim import Claim
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import MODEL_ERROR
 from dbt_runner.events import CommandResult, NodeResult
+from dbt_runner.lineage import Concern
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
@@ -193,17 +194,20 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         release=ReleaseMeta("1.0.0", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-23T00:00:00Z", "shop"),
         image="sha256:0123",
         node_rows=StoredObject("audit/nodes/x", "cd", 4),
+        concerns={"model.shop.a": Concern("o" * 201, 2)},
     )
     store.put(outcome_item(KEY, CLAIM, failed, evidence))
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
     assert item is not None
     release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
     assert set(item["release"]) == release
-    nested = {"unique_id", "status", "command", "success", "selected", "key", "sha256", "bytes", "cache", "reason"} | release
+    nested = {"unique_id", "status", "owner", "blocked", "command", "success", "selected", "key", "sha256", "bytes", "cache"}
+    nested |= release | {"reason"}
     assert set(item) - {"pk", "sk"} == documented("Outcome:") - nested
     assert (item["exit_code"], item["error"], item["seconds"], item["peak_memory_mib"]) == (10, "Dbt.ModelError", 9, 512)
     assert len(item["message"]) == 4000
-    assert item["failures"] == [{"unique_id": "model.shop.a", "status": "error", "message": "f" * 4000}]
+    concern = {"owner": "o" * 200, "blocked": 2}
+    assert item["failures"] == [{"unique_id": "model.shop.a", "status": "error", "message": "f" * 4000, **concern}]
     assert item["commands"] == [
         {"command": "seed", "success": True, "selected": 2, "seconds": 1},
         {"command": "build", "success": False, "seconds": 2.5},

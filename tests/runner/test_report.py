@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from dbt_runner import cli, report
 from dbt_runner.cli import aws
 from dbt_runner.errors import ERRORS, INVALID_REQUEST, TypedError
+from dbt_runner.lineage import from_manifest, longest_chain
 from dbt_runner.report import links
 from dbt_runner.report.advice import ADVICE
 from dbt_runner.report.findings import blockage, find
-from dbt_runner.report.lineage import from_manifest, longest_chain
 from dbt_runner.report.markup import Markup, escape, join, tag
 from dbt_runner.report.page import MESSAGE_BYTES
 from dbt_runner.report.sources import Freshness, from_folder

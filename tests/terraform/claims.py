@@ -35,7 +35,7 @@ POINTER = ("pk", "sk", "version", "previous", "promoted_at", "promoted_by", "rea
 
 # Actions that know no resource, so that IAM cannot hold them to an environment (docs/security.md#roles).
 ACCOUNT_WIDE = (
-    "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ecr:GetAuthorizationToken",
+    "cloudwatch:PutMetricData", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ecr:GetAuthorizationToken",
     "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:UpdateLogDelivery",
     "xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
@@ -53,12 +53,13 @@ VERBS = """
     Add Associate Attach Authorize Create Delete Detach Disable Enable Execute Grant Import Invite Modify Pass Publish Put Register Remove
     Replace Restore Revoke Set Share Transfer Update
 """
+MACHINES = tuple(f"{machine}{qualifier}" for machine in ("", "-finalize", "-announce") for qualifier in ("", ":*"))
 POWERS = tuple(f"*:{verb}*" for verb in VERBS.split())
 KEYS = ("kms:GenerateDataKey*", "kms:ReEncrypt*")
 TASKS = {
     "states": (
         "dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "events:PutRule", "events:PutTargets", "iam:PassRole",
-        "sns:Publish", *KEYS, *ACCOUNT_WIDE,
+        "events:PutEvents", "sns:Publish", *KEYS, *ACCOUNT_WIDE,
     ),
     "task": ("dynamodb:PutItem", "dynamodb:UpdateItem", "s3:PutObject", "sts:SetSourceIdentity", *KEYS,
         "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "logs:CreateLogStream", "logs:PutLogEvents"),
@@ -95,8 +96,8 @@ def things_of(environment: str) -> list[str]:
     own, regional = f"{NAME}-{environment}", f"{REGION}:{ACCOUNT}"
     return [
         *(role_arn(environment, role) for role in ROLES),
-        *(machine_arn(environment, suffix=suffix) for suffix in ("", ":*", "-finalize", "-finalize:*")),
-        *(machine_arn(environment, "execution", suffix) for suffix in (":*", "-finalize:*")),
+        *(machine_arn(environment, suffix=suffix) for suffix in MACHINES),
+        *(machine_arn(environment, "execution", suffix) for suffix in (":*", "-finalize:*", "-announce:*")),
         *(f"arn:aws:ecs:{regional}:{thing}" for thing in (f"cluster/{own}", f"task/{own}/*", f"task-definition/{own}:*")),
         *(f"arn:aws:lambda:{regional}:function:{own}{suffix}" for suffix in ("", ":*")),
         f"arn:aws:sns:{regional}:{own}",
@@ -267,11 +268,30 @@ def _about_power(mine: str) -> Iterator[Claim]:
 def _about_runs(mine: str) -> Iterator[Claim]:
     yield Claim(
         "start a run but by the alias",
-        tuple(role for role in ROLES if role != "events"),
+        tuple(role for role in ROLES if role not in ("events", "states")),
         lambda r: z3.And(r.does("states:Start*"), _not(r.has("states:StateMachineQualifier", "live"))),
     )
     yield Claim(
+        "start anything but announce",
+        ("states",),
+        lambda r: z3.And(r.does("states:Start*"), _not(r.on(machine_arn(mine, suffix="-announce")))),
+    )
+    yield Claim(
         "start anything but finalize", ("events",), lambda r: z3.And(r.does("states:*"), _not(r.on(machine_arn(mine, suffix="-finalize"))))
+    )
+    told = f"dbt/{NAME}/{mine}"
+    yield Claim(
+        "measure anything but its own runs",
+        ROLES,
+        lambda r: z3.And(r.does("cloudwatch:Put*"), _not(r.has("cloudwatch:namespace", told))),
+    )
+    yield Claim(
+        "publish events but its own, or elsewhere than on the default bus",
+        ROLES,
+        lambda r: z3.And(
+            r.does("events:PutEvents"),
+            _not(z3.And(r.has("events:source", told), r.on(f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"))),
+        ),
     )
     yield Claim("stop a run", tuple(role for role in ROLES if role != "operator"), lambda r: r.does("states:Stop*", "states:Redrive*"))
     yield Claim(
@@ -313,7 +333,7 @@ def becomes(environment: str, trusted: Mapping[str, Any]) -> Iterator[Claim]:
         trusted: oidc as in the inputs.
     """
     services = {
-        "states": ("states", [machine_arn(environment, suffix=s) for s in ("", ":*", "-finalize", "-finalize:*")]),
+        "states": ("states", [machine_arn(environment, suffix=s) for s in MACHINES]),
         "execution": ("ecs-tasks", [f"arn:aws:ecs:{REGION}:{ACCOUNT}:*"]),
         "scheduler": ("scheduler", [f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule-group/{NAME}-{environment}"]),
         "events": ("events", [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{NAME}-{environment}-finalize"]),

@@ -30,6 +30,7 @@ PERMISSIONS = {
     "lambda:invoke": {"lambda:InvokeFunction"},
     "sns:publish": {"sns:Publish"},
     "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},
+    "aws-sdk:sfn:startExecution": {"states:StartExecution"},
 }  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def test_only_jobs_with_a_schedule_are_scheduled(state_machine: tftest.Terraform
     assert [(s["name"], json.loads(s["target"][0]["input"])) for s in schedules] == [("hourly", {"job": "hourly", "trigger": "schedule"})]
 
 
-@pytest.mark.parametrize("machine", ["dbt_run", "finalize"])
+@pytest.mark.parametrize("machine", ["dbt_run", "finalize", "announce"])
 def test_definition_is_rendered_in_full(state_machine: tftest.TerraformPlanOutput, machine: str) -> None:
     text = resources(state_machine)[f"aws_sfn_state_machine.{machine}"]["values"]["definition"]
     source = json.loads((ROOT / "asl" / f"{machine}.asl.json").read_text())
@@ -149,7 +150,12 @@ def test_definition_is_rendered_in_full(state_machine: tftest.TerraformPlanOutpu
     assert "${" not in text
     assert rendered["States"].keys() == source["States"].keys()
     assert rendered["TimeoutSeconds"] == (5400 if machine == "dbt_run" else source["TimeoutSeconds"])
-    assert rendered["States"]["Notify"]["Arguments"]["TopicArn"] == "arn:aws:sns:eu-central-1:123456789012:analytics-prod"
+    if machine == "announce":
+        assert rendered["States"]["Tell"]["Arguments"]["TopicArn"] == "arn:aws:sns:eu-central-1:123456789012:analytics-prod"
+        assert rendered["States"]["Measure"]["Arguments"]["Namespace"] == "dbt/analytics/prod"
+    else:
+        announce = resources(state_machine)["aws_sfn_state_machine.announce"]["values"]["name"]
+        assert rendered["States"]["Announce"]["Arguments"]["StateMachineArn"].endswith(f":stateMachine:{announce}")
 
 
 def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environments: tftest.TerraformPlanOutput) -> None:
@@ -169,6 +175,7 @@ def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environmen
         "function": "/aws/lambda/analytics-prod",
         "dbt_run": "/aws/vendedlogs/states/analytics-prod",
         "finalize": "/aws/vendedlogs/states/analytics-prod-finalize",
+        "announce": "/aws/vendedlogs/states/analytics-prod-announce",
     }
 
 
@@ -193,7 +200,8 @@ def test_only_actions_that_know_no_resource_are_allowed_on_all(two_environments:
         for sid, statement in found.items()
         if statement["Effect"] == "Allow" and "*" in listed(statement["Resource"])
     }
-    assert everywhere == {("states", "LogDelivery"), ("states", "Tracing"), ("execution", "LogInToEcr"), ("task", "SeeInterfaces")}
+    of_states = {("states", sid) for sid in ("LogDelivery", "Measure", "Tracing")}
+    assert everywhere == of_states | {("execution", "LogInToEcr"), ("task", "SeeInterfaces")}
 
 
 def test_no_role_has_a_whole_service(two_environments: tftest.TerraformPlanOutput) -> None:
@@ -286,7 +294,13 @@ def names_of(plan: tftest.TerraformPlanOutput, environment: str) -> Iterator[str
     outputs = known_outputs(plan)["environments"][environment]
     yield from outputs["role_arns"].values()
     machine = outputs["state_machine_arn"].removesuffix(":live")
-    yield from (machine, f"{machine}:live", f"{machine}-finalize", machine.replace(":stateMachine:", ":execution:") + ":some-run")
+    yield from (
+        machine,
+        f"{machine}:live",
+        f"{machine}-finalize",
+        f"{machine}-announce",
+        machine.replace(":stateMachine:", ":execution:") + ":some-run",
+    )
     yield f"arn:aws:ecs:{region}:{account}:cluster/{name}-{environment}"
     yield f"arn:aws:ecs:{region}:{account}:task/{name}-{environment}/0123456789abcdef"
     yield f"arn:aws:ecs:{region}:{account}:task-definition/{name}-{environment}:7"
@@ -304,7 +318,7 @@ def reached(plan: tftest.TerraformPlanOutput, environment: str, targets: list[st
         pattern
         for found in policies(plan, environment).values()
         for sid, statement in found.items()
-        if sid not in ("LogDelivery", "Tracing", "LogInToEcr", "SeeInterfaces") and statement["Effect"] == "Allow"
+        if sid not in ("LogDelivery", "Tracing", "LogInToEcr", "SeeInterfaces", "Measure") and statement["Effect"] == "Allow"
         for pattern in listed(statement["Resource"])
     ]
     return {target for target in targets if any(fnmatchcase(target, pattern) for pattern in patterns)}
@@ -357,7 +371,7 @@ def test_roles_trust_only_their_own_environment(two_environments: tftest.Terrafo
             # ECS can't be held to more than the account and the region.
             assert source == "arn:aws:ecs:eu-central-1:123456789012:*"
         else:
-            mine = re.compile(rf"[:/]analytics-{environment}(-finalize)?(:\*)?$")
+            mine = re.compile(rf"[:/]analytics-{environment}(-finalize|-announce)?(:\*)?$")
             assert [arn for arn in listed(source) if not mine.search(arn)] == [], word
 
 

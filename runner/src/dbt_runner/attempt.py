@@ -20,6 +20,7 @@ from dbt_runner import (
     claim,
     identity,
     image,
+    lineage,
     outages,
     outcome,
     pages,
@@ -70,6 +71,7 @@ class Attempt:
         # None when there were some, and the bucket did not take them.
         self._artifacts: Sequence[StoredObject] | None = ()
         self._parse: Mapping[str, str] = {}
+        self._concerns: Mapping[str, lineage.Concern] = {}
         self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
@@ -164,6 +166,9 @@ class Attempt:
             self._artifacts = None
         # A worker that was killed may have left half a file.
         self._parse = cache.keep(self._report.parsed if self._report.finished else None)
+        if result.failures:
+            skipped = {node.unique_id for node in self._report.nodes.values() if node.status == "skipped"}
+            self._concerns = lineage.concerns(target / "manifest.json", (node.unique_id for node in result.failures), skipped)
         return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
@@ -206,6 +211,7 @@ class Attempt:
             release=self._release,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
+            concerns=self._concerns,
         )
         return audit.outcome_item(key, mine, result, evidence)
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from dbt_runner import outages
 from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
+from dbt_runner.lineage import Concern
 from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
@@ -23,6 +24,7 @@ from dbt_runner.store import Item, Store, StoredObject, node_sk
 # A SIGKILL loses at most this much.
 FLUSH_SECONDS = 2.0
 _MAX_MESSAGE = 4000
+_MAX_OWNER = 200
 _ARTIFACTS = (
     "run_results.json",
     "manifest.json",
@@ -42,6 +44,7 @@ class Evidence:
     Attributes:
         commands: the texts of the step's commands; `results` are those of the first ones, as far as the step came.
         release: None where the attempt did not come as far as finding it.
+        concerns: whom the failed nodes concern, by unique_id.
         image: digest of the image that ran it; None where nothing knows it.
         parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
         node_rows: where the long-term audit has the nodes that this attempt ran; None where it ran none.
@@ -60,6 +63,7 @@ class Evidence:
     release: ReleaseMeta | None = None
     image: str | None = None
     node_rows: StoredObject | None = None
+    concerns: Mapping[str, Concern] = field(default_factory=dict)
 
 
 class ResultsNotWritten(Exception):
@@ -196,7 +200,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "message": outcome.message[:_MAX_MESSAGE] or None,
         "why": outcome.why[:_MAX_MESSAGE] or None,
         "counts": dict(outcome.counts),
-        "failures": [{"unique_id": n.unique_id, "status": n.status, "message": n.message[:_MAX_MESSAGE]} for n in outcome.failures],
+        "failures": [_failure(node, evidence.concerns.get(node.unique_id, Concern())) for node in outcome.failures],
         "commands": [
             {"command": text, "success": c.success, "selected": c.selected, "seconds": c.seconds}
             for text, c in zip(evidence.commands, evidence.results, strict=False)
@@ -213,6 +217,13 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "parse": dict(evidence.parse) or None,
         "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,
     }
+
+
+def _failure(node: NodeResult, concern: Concern) -> dict[str, Any]:
+    said = {"unique_id": node.unique_id, "status": node.status, "message": node.message[:_MAX_MESSAGE]}
+    if concern.owner:
+        said["owner"] = concern.owner[:_MAX_OWNER]
+    return {**said, "blocked": concern.blocked} if concern.blocked else said
 
 
 def _release(meta: ReleaseMeta | None) -> dict[str, Any] | None:

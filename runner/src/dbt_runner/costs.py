@@ -22,6 +22,7 @@ from dbt_runner.run_records import Outcome, Run
 START_SECONDS = 30.0
 _LEAST_SECONDS = 60.0
 _FINALIZE_TRANSITIONS = 6
+_ANNOUNCE_TRANSITIONS, _ANNOUNCE_FAILURE_TRANSITIONS = 7, 12
 _PRICES = Path(__file__).with_name("prices.json")
 
 
@@ -129,19 +130,19 @@ def cost_of_month(config: EnvironmentConfig, month: str, runs: Iterable[tuple[Ru
 
 
 def transitions_of(run: Run) -> int:
-    """How many states a run has entered, with finalize's, by the table of docs/cost.md; retries and waits in the queue are left out."""
+    """How many states a run has entered, those of finalize and announce among them, as docs/cost.md counts; without retries and waits."""
     if run.status == "SKIPPED":
         return 11
     ended_badly = run.ended_at is not None and run.status != "SUCCEEDED"
-    finalize = _FINALIZE_TRANSITIONS if ended_badly else 0
+    others = _FINALIZE_TRANSITIONS + _ANNOUNCE_FAILURE_TRANSITIONS if ended_badly else _ANNOUNCE_TRANSITIONS
     if run.release is None:
-        return 8 + finalize
+        return 9 + others
     checked = any(step.step == HEALTH_CHECK for step in run.steps)
     steps = [step for step in run.steps if step.step != HEALTH_CHECK]
     attempts = sum(max(0, step.attempts - 1) for step in run.steps)
     if ended_badly and not steps:
-        return 16 + finalize
-    return (16 if ended_badly else 15) - (0 if checked else 4) + 4 * len(steps) + 5 * attempts + finalize
+        return 17 + others
+    return 17 - (0 if checked else 4) + 4 * len(steps) + 5 * attempts + others
 
 
 def _add(job: JobCost, config: EnvironmentConfig, run: Run, outcomes: list[Outcome], nodes: int, prices: Prices) -> None:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dbt_runner.lineage import Lineage
 from dbt_runner.report.findings import Blockage, Findings, StepTime, moment, ran
-from dbt_runner.report.lineage import Lineage
 from dbt_runner.report.markup import Markup, tag
 from dbt_runner.run_records import NodeResultRow
 from dbt_runner.words import duration, one_line

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from dbt_runner.report.lineage import Chain, Lineage, ManifestNode, longest_chain
+from dbt_runner.lineage import Chain, Lineage, ManifestNode, longest_chain
 from dbt_runner.report.sources import Sources
 from dbt_runner.run_records import NodeResultRow, Run, seconds_between
 

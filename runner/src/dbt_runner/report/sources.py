@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner.config import EnvironmentConfig
-from dbt_runner.report.lineage import Lineage, from_manifest
+from dbt_runner.lineage import Lineage, from_manifest
 from dbt_runner.run_records import Outcome, RunDetail
 from dbt_runner.store import Store
 

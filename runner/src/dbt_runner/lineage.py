@@ -1,13 +1,15 @@
-"""Who depends on whom, and who owns what: the part of dbt's manifest.json that a report needs.
+"""Who depends on whom, and who owns what: the part of dbt's manifest.json that people are told of.
 
 https://docs.getdbt.com/reference/artifacts/manifest-json
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _SECTIONS = ("nodes", "sources", "exposures", "unit_tests", "metrics", "semantic_models", "saved_queries")
@@ -96,6 +98,35 @@ def from_manifest(manifest: Mapping[str, Any]) -> Lineage:
             if parent in nodes:
                 children.setdefault(parent, []).append(node.unique_id)
     return Lineage(nodes, {parent: tuple(of) for parent, of in children.items()})
+
+
+@dataclass(frozen=True)
+class Concern:
+    """Whom a node that failed concerns.
+
+    Attributes:
+        owner: as a ManifestNode has it.
+        blocked: how many nodes were skipped for it.
+    """
+
+    owner: str = ""
+    blocked: int = 0
+
+
+def concerns(manifest: Path, failed: Iterable[str], skipped: Collection[str]) -> dict[str, Concern]:
+    """Whom nodes that failed concern, by their unique_id; nobody is known where the manifest cannot be read.
+
+    Args:
+        manifest: a manifest.json, which a worker that was killed may have left in part or not at all.
+        failed: unique_ids.
+        skipped: unique_ids.
+    """
+    try:
+        graph = from_manifest(json.loads(manifest.read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        return {}
+    known = [node for unique_id in failed if (node := graph.get(unique_id)) is not None]
+    return {node.unique_id: Concern(node.owner, sum(below in skipped for below in graph.downstream(node.unique_id))) for node in known}
 
 
 def _values(manifest: Mapping[str, Any], section: str) -> Iterator[Mapping[str, Any]]:
