@@ -1,10 +1,6 @@
 # The same image as a function, for what is light. It is there where an environment runs anything on it.
 
 locals {
-  # Nobody injects secrets on Lambda: the runner reads them itself, by these references.
-  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-  function_env_vars = merge(local.env_vars, length(var.secrets) == 0 ? {} : { DBT_RUNNER_SECRETS = jsonencode(var.secrets) })
-
   image_region = try(regex("^\\d{12}\\.dkr\\.ecr(?:-fips)?\\.([a-z0-9-]+)\\.", var.image)[0], null)
 }
 
@@ -47,7 +43,7 @@ resource "aws_lambda_function" "this" {
   }
 
   environment {
-    variables = local.function_env_vars
+    variables = local.env_vars
   }
 
   dynamic "vpc_config" {
@@ -69,7 +65,7 @@ resource "aws_lambda_function" "this" {
 
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
     precondition {
-      condition     = length(jsonencode(local.function_env_vars)) <= 4096
+      condition     = length(jsonencode(local.env_vars)) <= 4096
       error_message = "env_vars and the ARNs of secrets are more than the 4 KB that Lambda allows for environment variables: shorten them, or leave compute on fargate."
     }
 

@@ -2,12 +2,18 @@ locals {
   container = "dbt"
 
   # Names that the runner reads; the team's own never begin with DBT_RUNNER_ or AWS_ (validated).
-  env_vars = merge(var.env_vars, {
-    DBT_RUNNER_TABLE       = var.table
-    DBT_RUNNER_BUCKET      = var.bucket
-    DBT_RUNNER_ENVIRONMENT = var.environment
-    DBT_RUNNER_IMAGE       = var.image
-  })
+  env_vars = merge(
+    var.env_vars,
+    {
+      DBT_RUNNER_TABLE       = var.table
+      DBT_RUNNER_BUCKET      = var.bucket
+      DBT_RUNNER_ENVIRONMENT = var.environment
+      DBT_RUNNER_IMAGE       = var.image
+    },
+    # Which of its variables the runner has to keep out of all that it writes. On Lambda nobody injects them: there it reads them itself,
+    # by these references. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    length(var.secrets) == 0 ? {} : { DBT_RUNNER_SECRETS = jsonencode(var.secrets) },
+  )
 
   # Lambda sets the region itself.
   task_env_vars = merge(local.env_vars, { AWS_DEFAULT_REGION = var.region })

@@ -15,6 +15,7 @@ from dbt_runner import parse_cache
 from dbt_runner.config import Warehouse
 from dbt_runner.events import Parsed
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import Mask
 from dbt_runner.parse_cache import ParseCache
 from dbt_runner.release import Release
 from dbt_runner.store import AlreadyThere, Store
@@ -94,7 +95,7 @@ def log(said: io.StringIO) -> JsonLog:
 def cache_of(store: Store, folder: Path, log: JsonLog, *, digest: str = "d1", **changed: Any) -> ParseCache:
     folder.mkdir(exist_ok=True)
     asked = projects.asked(Warehouse("duckdb", {"path": str(folder / "w.duckdb")}, {}), **changed)
-    return ParseCache(store, asked, Release("1.0", digest, folder, "tiny", None, "1.11.16"), folder, log)
+    return ParseCache(store, asked, Release("1.0", digest, folder, "tiny", None, "1.11.16"), folder, log, Mask(["s3cret-of-the-team"]))
 
 
 def leave(folder: Path, content: bytes = b"a parse") -> None:
@@ -170,6 +171,16 @@ def test_only_the_version_that_dbt_refused_is_replaced(store: Store, tmp_path: P
     leave(tmp_path / "a", b"other")
     assert second.keep(Parsed(0, ["profile has changed"]))["cache"] == "kept"
     assert list(cached(store).values()) == [b"good"]
+
+
+def test_a_parse_that_holds_a_secret_is_not_kept(store: Store, tmp_path: Path, log: JsonLog, said: io.StringIO) -> None:
+    """dbt stores what env_var() gave to a file, to know when that has changed; test_secrets.py has it from dbt itself."""
+    cache = cache_of(store, tmp_path / "a", log)
+    cache.fetch()
+    leave(tmp_path / "a", b"\x83\xd9\x12s3cret-of-the-team\xa3")
+    assert cache.keep(Parsed(0, [NOT_FOUND])) == {"cache": "none", "reason": NOT_FOUND}
+    assert not objects(store)
+    assert "secret" in said.getvalue()
 
 
 def test_a_parse_that_came_to_no_end_leaves_nothing(store: Store, tmp_path: Path, log: JsonLog) -> None:

@@ -261,7 +261,7 @@ def test_function_runs_the_same_image_with_the_same_variables_as_tasks(two_envir
     (container,) = json.loads(task["container_definitions"])
     assert function["image_uri"] == container["image"]
     variables = dict(function["environment"][0]["variables"])
-    secrets = json.loads(variables.pop("DBT_RUNNER_SECRETS"))
+    secrets = json.loads(variables["DBT_RUNNER_SECRETS"])
     assert secrets == {s["name"]: s["valueFrom"] for s in container["secrets"]}
     # Lambda sets the region itself, and refuses a function that does.
     in_task = {v["name"]: v["value"] for v in container["environment"] if v["name"] != "AWS_DEFAULT_REGION"}

@@ -99,8 +99,8 @@ def test_a_build_passes_as_the_warehouse_role_and_outlives_its_password(
 ) -> None:
     brokers: list[Broker] = []
 
-    def brokered(*args: Any) -> Broker:
-        brokers.append(Broker(*args, renew_file_after_seconds=0.01))
+    def brokered(*args: Any, **seams: Any) -> Broker:
+        brokers.append(Broker(*args, **seams, renew_file_after_seconds=0.01))
         return brokers[0]
 
     def first_one_ends(token: str) -> None:

@@ -28,6 +28,7 @@ from dbt_runner import (
     release,
     request,
     resume,
+    secret_variables,
     task_metadata,
 )
 from dbt_runner.broker import Broker
@@ -36,6 +37,7 @@ from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import SHORTEST, Mask
 from dbt_runner.outages import PATIENCE_SECONDS, Patience
 from dbt_runner.outcome import Outcome
 from dbt_runner.parse_cache import ParseCache
@@ -77,6 +79,8 @@ class Attempt:
         self._fault: TypedError | None = None
         self._nodes: audit.NodeWriter | None = None
         self._interrupts = Interrupts(compute.seconds)
+        self._secrets = secret_variables.injected(environment)
+        self._mask = Mask([*self._secrets.values(), *identity.control_secrets(environment)])
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
         """Does the work and returns the exit code. The outcome is in the table before this returns.
@@ -90,7 +94,7 @@ class Attempt:
             attempt: from 1.
         """
         started_at, started = now(), time.monotonic()
-        log = JsonLog({"environment": environment, "run_key": run_key, "step": position, "attempt": attempt})
+        log = JsonLog({"environment": environment, "run_key": run_key, "step": position, "attempt": attempt}, mask=self._mask)
         with self._interrupts:
             try:
                 with self._interrupts.raising():
@@ -102,10 +106,11 @@ class Attempt:
                 error = _typed(exc, log)
                 log.error(str(error), why=error.why)
                 return error.kind.exit_code
-            log = JsonLog({"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt})
+            context = {"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt}
+            log = JsonLog(context, mask=self._mask)
             rows = archive.Archive(self._store, key, run_key, item, log)
             with tempfile.TemporaryDirectory(prefix="dbt-runner-", ignore_cleanup_errors=True) as folder:
-                result = self._outcome(key, item, rows, Path(folder), log)
+                result = outcome.masked(self._outcome(key, item, rows, Path(folder), log), self._mask)
                 written = self._evidence(key, mine, result, rows, started_at, time.monotonic() - started)
                 code = self._record(result, written, rows, log)
                 self._publish(key, item, result, written, Path(folder, "target"), log)
@@ -133,7 +138,7 @@ class Attempt:
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
             target = work / "target"
             target.mkdir()
-            cache = ParseCache(self._hasty_store, asked, fetched, target, log)
+            cache = ParseCache(self._hasty_store, asked, fetched, target, log, self._mask)
             cache.fetch()
         spec = _spec(asked, work, fetched.project, target)
         spec = replace(
@@ -151,11 +156,14 @@ class Attempt:
             with self._nodes as writer, self._credentials(asked, work, log) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 grace = self._compute.grace_seconds
-                supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace)
+                supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace, self._mask)
                 self._report = resume.merge(supervisor.run(spec), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
         except audit.ResultsNotWritten as exc:
             not_written = len(exc.results)
+        finally:
+            # Nobody reads what the worker left before that.
+            audit.mask_artifacts(target, self._mask)
         result = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
         try:
             self._artifacts = audit.upload_artifacts(self._store, asked, target)
@@ -180,7 +188,7 @@ class Attempt:
         with self._credentials(asked, work, log) as extra:
             environment = {**identity.worker_environment(self._environment, work), **extra}
             timeout = asked.config.health_check_timeout_seconds
-            supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS)
+            supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS, self._mask)
             self._report = supervisor.run(spec)
         return outcome.without_credential(outcome.classify_probe(self._report, asked.config.warehouse.type), self._fault)
 
@@ -188,7 +196,10 @@ class Attempt:
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
         profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
         variables = dict(self._compute.variables())
-        with Broker(asked, self._sts, work, log) as broker:
+        self._mask.add(variables.values())
+        if short := sorted(name for name, value in {**self._secrets, **variables}.items() if len(value.strip()) < SHORTEST):
+            log.warning(f"secret values of less than {SHORTEST} characters are not masked", variables=short)
+        with Broker(asked, self._sts, work, log, on_secret=self._mask.add) as broker:
             yield {**variables, **broker.variables}
             self._fault = broker.fault
 
@@ -200,7 +211,7 @@ class Attempt:
             started_at=started_at,
             ended_at=now(),
             seconds=seconds,
-            commands=[command.text for command in asked.step.commands] if asked and asked.step else [],
+            commands=[self._mask.text(command.text) for command in asked.step.commands] if asked and asked.step else [],
             # A command that is called done is not run again, and then nothing would make its artifacts.
             results=() if self._artifacts is None else _reported(self._report),
             artifacts=self._artifacts or (),

@@ -16,6 +16,7 @@ from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.lineage import Concern
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import Mask
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey, AttemptRequest
@@ -179,12 +180,26 @@ class NodeWriter:
         }
 
 
+def mask_artifacts(folder: Path, mask: Mask) -> None:
+    """Takes secrets out of what the attempt left in `folder`. What cannot be masked is removed."""
+    for file in _artifacts(folder):
+        try:
+            mask.file(file)
+        except BaseException:
+            file.unlink()
+            raise
+
+
 def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> list[StoredObject]:
     """Uploads what the attempt left in `folder`; returns what was written, with digests."""
     prefix = f"{request.artifacts}{request.key.name}/{request.key.attempt}/"
-    files = [folder / name for name in _ARTIFACTS] + sorted(folder.glob("command-*/run_results.json"))
     with ThreadPoolExecutor(len(_ARTIFACTS), "upload") as pool:
-        return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), filter(Path.is_file, files)))
+        return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), _artifacts(folder)))
+
+
+def _artifacts(folder: Path) -> list[Path]:
+    files = [folder / name for name in _ARTIFACTS] + sorted(folder.glob("command-*/run_results.json"))
+    return [file for file in files if file.is_file()]
 
 
 def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> Item:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from dbt_runner.masking import Mask
 
 # Statuses as dbt names them. https://docs.getdbt.com/reference/artifacts/run-results-json
 ERROR_STATUSES = frozenset({"error", "runtime error", "partial success"})
@@ -16,6 +18,8 @@ FAIL_STATUSES = frozenset({"fail"})
 BAD_STATUSES = ERROR_STATUSES | FAIL_STATUSES
 # The node need not run again. Not so after `skipped`, nor after anything that dbt may yet name.
 DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
+# What is kept of an exception's text, and of that of one of its causes. The worker cuts nothing: who cuts has to mask before.
+_MAX_FAILURE, _MAX_CAUSE = 4000, 500
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,27 @@ def decode(line: str | bytes) -> Message:
         return message
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"not a message of the worker: {line[:200]!r}") from exc
+
+
+def masked(message: Message, mask: Mask) -> Message:
+    """The message without secrets, and then cut to what is kept of it. What a node is called and how it ended stays as it is."""
+    if isinstance(message, NodeResult):
+        text, relation = mask.text(message.message), mask.text(message.relation)
+        return replace(message, message=text, relation=relation, failure=_masked(message.failure, mask))
+    if isinstance(message, CommandResult):
+        return replace(message, exception=_masked(message.exception, mask))
+    if isinstance(message, Parsed):
+        return replace(message, reasons=[mask.text(reason)[:_MAX_CAUSE] for reason in message.reasons])
+    if isinstance(message, LogLine):
+        return replace(message, message=mask.text(message.message))
+    return message
+
+
+def _masked(failure: Failure | None, mask: Mask, longest: int = _MAX_FAILURE) -> Failure | None:
+    if failure is None:
+        return None
+    causes = tuple(cause for raw in failure.causes if (cause := _masked(raw, mask, _MAX_CAUSE)) is not None)
+    return replace(failure, message=mask.text(failure.message)[:longest], codes=mask.tree(failure.codes), causes=causes)
 
 
 @dataclass

@@ -23,9 +23,9 @@ def describe(exc: BaseException) -> Failure:
     return Failure(
         type(own).__name__,
         _bases(own),
-        str(own)[:4000],
+        str(own),
         codes(own),
-        tuple(Failure(type(cause).__name__, _bases(cause), str(cause)[:500], codes(cause)) for cause in causes),
+        tuple(Failure(type(cause).__name__, _bases(cause), str(cause), codes(cause)) for cause in causes),
     )
 
 

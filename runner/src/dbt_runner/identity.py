@@ -34,6 +34,15 @@ _ENDPOINTS = "AWS_ENDPOINT_URL"
 _LOOPBACK = "127.0.0.1"
 
 
+# Those of the names above that hold a secret themselves: as plain variables on Lambda, where ECS has an address.
+_CONTROL_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
+
+
+def control_secrets(own: Mapping[str, str]) -> list[str]:
+    """The control role's secrets, as far as they stand in this process's environment."""
+    return [own[name] for name in _CONTROL_SECRETS if name in own]
+
+
 def worker_environment(own: Mapping[str, str], work: Path) -> dict[str, str]:
     """The worker's environment variables: the container's own, less everything that belongs to the control role.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import shutil
 import signal
@@ -65,7 +64,7 @@ class Sandbox:
         self._releases = ReleaseCache(folder / "releases")
         session = boto3.Session()
         self._clients = cache(session.client)
-        self._secrets: dict[str, str] = json.loads(environment.get("DBT_RUNNER_SECRETS", "{}"))
+        self._secrets = secret_variables.references(environment)
         table, bucket = environment["DBT_RUNNER_TABLE"], environment["DBT_RUNNER_BUCKET"]
         patient = client_config()
         self._store = Store(session.client("dynamodb", config=patient), session.client("s3", config=patient), table, bucket)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from dbt_runner.masking import Mask
 from dbt_runner.store import now
 
 
@@ -17,10 +18,12 @@ class JsonLog:
     Args:
         context: fields of every line.
         stream: where the lines go; stdout when None.
+        mask: what must not be in a line.
     """
 
-    def __init__(self, context: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    def __init__(self, context: Mapping[str, Any], stream: TextIO | None = None, mask: Mask | None = None) -> None:
         self._context = dict(context)
+        self._mask = mask or Mask()
         self._stream = stream or sys.stdout
         self._lock = threading.Lock()
 
@@ -34,6 +37,7 @@ class JsonLog:
         self.write("error", message, **fields)
 
     def write(self, level: str, message: str, **fields: Any) -> None:
-        line = json.dumps({"time": now(), "level": level, "message": message, **self._context, **fields}, default=str)
+        said = {"message": self._mask.text(message), **self._context, **self._mask.tree(fields)}
+        line = json.dumps({"time": now(), "level": level, **said}, default=lambda value: self._mask.text(str(value)))
         with self._lock:
             print(line, file=self._stream, flush=True)

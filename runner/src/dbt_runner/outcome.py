@@ -24,6 +24,7 @@ from dbt_runner.errors import (
     TypedError,
 )
 from dbt_runner.events import BAD_STATUSES, ERROR_STATUSES, FAIL_STATUSES, CommandResult, Failure, NodeResult, StepReport
+from dbt_runner.masking import Mask
 from dbt_runner.request import Command
 from dbt_runner.warehouses import ADAPTERS, Verdict
 
@@ -149,6 +150,11 @@ def classify_probe(report: StepReport, warehouse: str) -> Outcome:
         what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection"
         return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failure.message)}", verdict.why)
     return classify(report, (), warehouse)
+
+
+def masked(ended: Outcome, mask: Mask) -> Outcome:
+    """The outcome without secrets; its nodes have none, since the supervisor masks what it hears."""
+    return replace(ended, message=mask.text(ended.message), why=mask.text(ended.why))
 
 
 def without_credential(ended: Outcome, fault: TypedError | None) -> Outcome:

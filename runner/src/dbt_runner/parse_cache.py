@@ -17,6 +17,7 @@ from dbt_runner import profile
 from dbt_runner.errors import TypedError
 from dbt_runner.events import Parsed
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import Mask
 from dbt_runner.release import Release
 from dbt_runner.request import AttemptRequest
 from dbt_runner.store import AlreadyThere, Store, cache_key
@@ -38,11 +39,13 @@ class ParseCache:
         asked: the attempt. Variables of its own are another parse, and as likely as not they never come again: there is a cache
             for a run without any and for the variables of each job.
         target: the folder where dbt looks for its cache, and leaves it.
+        mask: a parse in which it finds a secret is not kept. dbt stores there what env_var() gave to the project's files.
     """
 
-    def __init__(self, store: Store, asked: AttemptRequest, release: Release, target: Path, log: JsonLog) -> None:
+    def __init__(self, store: Store, asked: AttemptRequest, release: Release, target: Path, log: JsonLog, mask: Mask) -> None:
         self._store = store
         self._log = log
+        self._mask = mask
         self._path = target / FILE
         self._etag: str | None = None
         known = asked.vars in [{}, *(job["vars"] for job in asked.config.jobs.values())]
@@ -79,6 +82,11 @@ class ParseCache:
         if self._key is None or not self._path.is_file():
             return NONE
         try:
+            if self._mask.occurs_in(self._path.read_bytes()):
+                self._log.warning(
+                    "dbt's parse holds the value of a secret variable and is not kept: later runs parse the whole project, too"
+                )
+                return NONE
             self._store.upload_version(self._path, self._key, replaces=self._etag)
         except AlreadyThere:
             return KEPT

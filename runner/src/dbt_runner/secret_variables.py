@@ -1,4 +1,7 @@
-"""The team's secret variables, where nobody injects them: on Lambda the runner does itself what the ECS agent does for a task.
+"""The team's secret variables: which they are, and what they hold where nobody injects them, as on Lambda.
+
+DBT_RUNNER_SECRETS, a JSON object of names and references, says which variables of the container are secret; on Lambda, where there is no
+ECS agent, the runner reads them itself.
 
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html says how a reference is written:
 the ARN of a secret, then `:<JSON key>:<version stage>:<version id>`, each of which may be empty; or the ARN of an SSM parameter.
@@ -12,7 +15,36 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, TypedError
+from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, RUNNER_ERROR, TypedError
+
+VARIABLE = "DBT_RUNNER_SECRETS"
+# dbt's own word for a secret variable. https://docs.getdbt.com/reference/dbt-jinja-functions/env_var#secrets
+_DBT_PREFIX = "DBT_ENV_SECRET_"
+
+
+def references(environment: Mapping[str, str]) -> dict[str, str]:
+    """The names of the secret variables that the deployment declares, and what they refer to.
+
+    Raises:
+        TypedError: Dbt.RunnerError when DBT_RUNNER_SECRETS is not what the deployment writes.
+    """
+    try:
+        found = json.loads(environment.get(VARIABLE, "{}"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise TypedError(RUNNER_ERROR, f"{VARIABLE} must be a JSON object of names and references: run terraform apply again")
+    return found
+
+
+def injected(environment: Mapping[str, str]) -> dict[str, str]:
+    """The secret variables that are in a process's environment already: those declared, and dbt's own by their prefix.
+
+    Raises:
+        TypedError: as `references` does.
+    """
+    declared = references(environment)
+    return {name: value for name, value in environment.items() if name in declared or name.startswith(_DBT_PREFIX)}
 
 
 def read(references: Mapping[str, str], clients: Callable[[str], Any]) -> dict[str, str]:

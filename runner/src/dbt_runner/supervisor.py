@@ -27,9 +27,11 @@ from dbt_runner.events import (
     StepReport,
     WorkerSpec,
     decode,
+    masked,
 )
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import Mask
 
 # How long the pipes may stay open after the worker's end, if something that it started still holds them.
 _DRAIN_SECONDS = 1.0
@@ -45,6 +47,7 @@ class Supervisor:
         on_node: called with each node's result as it arrives, on the supervisor's thread; must not block for long.
         timeout_seconds: after this long the worker is stopped.
         grace_seconds: how long a worker that is asked to stop may take before it is killed.
+        mask: what must not be in anything that the worker tells; the log has its own.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Supervisor:
         on_node: Callable[[NodeResult], None],
         timeout_seconds: float,
         grace_seconds: float = GRACE_SECONDS,
+        mask: Mask | None = None,
     ) -> None:
         self._environment = dict(environment)
         self._log = log
@@ -62,6 +66,7 @@ class Supervisor:
         self._on_node = on_node
         self._timeout = timeout_seconds
         self._grace = grace_seconds
+        self._mask = mask or Mask()
         self._report = StepReport()
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[int, bytearray] = {}
@@ -171,7 +176,7 @@ class Supervisor:
 
     def _on_message(self, line: bytes) -> None:
         try:
-            message = decode(line)
+            message = masked(decode(line), self._mask)
         except ValueError:
             # A killed worker leaves half a line behind.
             return

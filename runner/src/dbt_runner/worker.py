@@ -186,7 +186,7 @@ class Worker:
         if name == "UnableToPartialParse":
             reasons.append(data.reason)
         elif name == "ParsedFileLoadFailed":
-            reasons.append(f"the saved manifest could not be read: {data.exc}"[:500])
+            reasons.append(f"the saved manifest could not be read: {data.exc}")
 
     def _report(self, result: NodeResult) -> None:
         self._reported.add(result.unique_id)
