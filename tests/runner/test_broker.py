@@ -168,12 +168,12 @@ class Clock:
         self.issued += 1
         if self.fails:
             raise self.fails
-        return Expiring(self.now, self.now + timedelta(hours=1))
+        return Expiring(self.now + timedelta(hours=1))
 
     def at(self, minutes: float) -> datetime:
         """When what is given out at this minute was issued."""
         self.now = START + timedelta(minutes=minutes)
-        return self.kept.get().issued_at
+        return self.kept.get().expires_at - timedelta(hours=1)
 
 
 def test_a_session_is_renewed_while_a_third_of_it_is_left() -> None:
@@ -293,7 +293,7 @@ def test_the_worker_is_told_and_so_is_the_outcome_when_a_session_cannot_be_renew
 
 
 def test_credentials_do_not_show_their_secrets() -> None:
-    shown = repr(Credentials(START, START, access_key_id="ASIA", secret_access_key="s3cret", session_token="t0ken"))
+    shown = repr(Credentials(START, access_key_id="ASIA", secret_access_key="s3cret", session_token="t0ken"))
     assert "ASIA" in shown and "s3cret" not in shown and "t0ken" not in shown
 
 

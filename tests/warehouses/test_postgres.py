@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,37 @@ def test_a_build_passes_as_the_warehouse_role_and_outlives_its_password(
     assert len(rds.tokens) > len(run.built()) and len(set(rds.tokens)) > 1
     (session,) = cloud.assumed
     assert (session.source_identity, session.tags) == ("r-1", {"environment": "prod", "run": "r-1"})
+
+
+def test_a_run_of_many_hours_passes_and_assumes_the_role_once_an_hour(
+    runs: Runs, warehouse: Warehouse, rds: Rds, cloud: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two logins an hour passes, by the broker's clock: the session and its password are over, as role chaining has it."""
+    hour = timedelta(hours=1)
+    brokers: list[Broker] = []
+    passed = [timedelta(0)]
+
+    def brokered(*args: Any, **seams: Any) -> Broker:
+        # The password file is renewed all the time, and each time asks for the session.
+        brokers.append(Broker(*args, **seams, renew_file_after_seconds=0.01, clock=lambda: datetime.now(UTC) + passed[0]))
+        return brokers[0]
+
+    def an_hour_passes(_: str) -> None:
+        over = list(cloud.sessions)[-1]
+        cloud.lifetime += hour
+        passed[0] += hour
+        file = Path(brokers[0].variables["PGPASSFILE"])
+        projects.wait_until(lambda: over not in file.read_text())
+        cloud.sessions[over] = replace(cloud.sessions[over], expires_at=datetime.now(UTC))
+
+    monkeypatch.setattr(attempt, "Broker", brokered)
+    rds.accepted = an_hour_passes
+    run = runs(warehouse(threads="1"))
+    assert run.build().get("error") is None
+    assert run.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
+    hours = len(rds.tokens)
+    assert hours > len(run.built()) and len(set(rds.tokens)) == hours
+    assert len(cloud.assumed) == 1 + hours
 
 
 @pytest.mark.parametrize("role", ["analytics-staging-warehouse", "analytics-prod-states"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +41,7 @@ class Broker:
         clients: makes a boto3 client from a service, a region and credentials; a seam for tests.
         on_secret: told every secret value before anybody can see it.
         renew_file_after_seconds: how old the database token in the password file may become.
+        clock: tells when a session is to be renewed; a seam for tests.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Broker:
         clients: tokens.Clients | None = None,
         on_secret: Callable[[Sequence[str]], None] = lambda _: None,
         renew_file_after_seconds: float = _RENEW_FILE_AFTER_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         warehouse = request.config.warehouse
         self._request = request
@@ -63,8 +66,8 @@ class Broker:
         self._clients = clients or tokens.boto3_client
         self._on_secret = on_secret
         self._renew_file_after = renew_file_after_seconds
-        self._role: Kept[Credentials] = Kept(self._assume, self._covered)
-        self._subject: Kept[tokens.SubjectToken] = Kept(self._subject_token, self._covered)
+        self._role: Kept[Credentials] = Kept(self._assume, self._covered, clock)
+        self._subject: Kept[tokens.SubjectToken] = Kept(self._subject_token, self._covered, clock)
         self._stop = threading.Event()
         self._left = contextlib.ExitStack()
         self._variables: dict[str, str] = {}

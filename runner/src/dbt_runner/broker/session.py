@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,7 +33,6 @@ _Renewed = TypeVar("_Renewed", bound="Expiring")
 class Expiring:
     """Something that is good until a moment."""
 
-    issued_at: datetime
     expires_at: datetime
 
 
@@ -69,7 +68,7 @@ class Kept(Generic[_Renewed]):
         self._clock = clock
         self._lock = threading.Lock()
         self._held: _Renewed | None = None
-        self._again_at: datetime | None = None
+        self._renew_at = datetime.min.replace(tzinfo=UTC)
 
     def get(self) -> _Renewed:
         """One that is good.
@@ -79,21 +78,18 @@ class Kept(Generic[_Renewed]):
         """
         with self._lock:
             held, now = self._held, self._clock()
-            good = held is not None and now < held.expires_at
-            if held is not None and good:
-                renew_at = held.expires_at - (held.expires_at - held.issued_at) * _RENEW_IN_LAST
-                if now < max(renew_at, self._again_at or renew_at):
-                    return held
+            if held is not None and now < min(self._renew_at, held.expires_at):
+                return held
             try:
-                self._held = self._renew()
+                fresh = self._held = self._renew()
             except TypedError as exc:
-                if held is None or not good:
+                if held is None or now >= held.expires_at:
                     raise
-                self._again_at = now + (held.expires_at - now) / 4
+                self._renew_at = now + (held.expires_at - now) / 4
                 self._on_fault(exc)
                 return held
-            self._again_at = None
-            return self._held
+            self._renew_at = fresh.expires_at - (fresh.expires_at - now) * _RENEW_IN_LAST
+            return fresh
 
 
 def assume(sts: STSClient, role: str, key: AttemptKey, tags: Mapping[str, str]) -> Credentials:
@@ -109,7 +105,6 @@ def assume(sts: STSClient, role: str, key: AttemptKey, tags: Mapping[str, str]) 
         TypedError: Dbt.AccessDenied when AWS refuses, Dbt.WarehouseUnavailable when it does not answer or cannot.
     """
     all_tags = {**tags, "environment": key.environment, "run": _tag_value(key.run_id)}
-    issued_at = datetime.now(UTC)
     try:
         raw = sts.assume_role(
             RoleArn=role,
@@ -121,10 +116,8 @@ def assume(sts: STSClient, role: str, key: AttemptKey, tags: Mapping[str, str]) 
         )["Credentials"]
     except (BotoCoreError, ClientError) as exc:
         raise refusal(exc, f"AssumeRole {role}") from exc
-    expires_at = raw["Expiration"].astimezone(UTC)
     return Credentials(
-        issued_at=min(issued_at, expires_at - timedelta(microseconds=1)),
-        expires_at=expires_at,
+        expires_at=raw["Expiration"].astimezone(UTC),
         access_key_id=raw["AccessKeyId"],
         secret_access_key=raw["SecretAccessKey"],
         session_token=raw["SessionToken"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ def subject_token(audience: str, key: AttemptKey, region: str, credentials: Cred
     Raises:
         TypedError: Dbt.AccessDenied when AWS refuses, Dbt.WarehouseUnavailable when it does not answer or cannot.
     """
-    issued_at = datetime.now(UTC)
     try:
         answer = clients("sts", region, credentials).get_web_identity_token(
             Audience=[audience],
@@ -49,10 +48,7 @@ def subject_token(audience: str, key: AttemptKey, region: str, credentials: Cred
         )
     except (BotoCoreError, ClientError) as exc:
         raise refusal(exc, f"GetWebIdentityToken for {audience}") from exc
-    expires_at = answer["Expiration"].astimezone(UTC)
-    return SubjectToken(
-        issued_at=min(issued_at, expires_at - timedelta(microseconds=1)), expires_at=expires_at, token=answer["WebIdentityToken"]
-    )
+    return SubjectToken(expires_at=answer["Expiration"].astimezone(UTC), token=answer["WebIdentityToken"])
 
 
 def external_account(identity: Mapping[str, str], url: str, bearer: str) -> str:
