@@ -119,6 +119,9 @@ _PICK: dict[str, Callable[[Values], dict[str, Any]]] = {
     "aws_dynamodb_table": _keys(
         "name", "billing_mode", "hash_key", "range_key", "deletion_protection_enabled", "point_in_time_recovery", "server_side_encryption"
     ),
+    "aws_ecr_lifecycle_policy": lambda v: {"rules": json.loads(v["policy"])["rules"]},
+    "aws_ecr_repository": _keys("name", "image_tag_mutability", "image_scanning_configuration", "encryption_configuration", "force_delete"),
+    "aws_ecr_repository_policy": lambda v: {"statements": statements(v["policy"])},
     "aws_ecs_cluster": _keys("name"),
     "aws_ecs_cluster_capacity_providers": _keys("capacity_providers"),
     "aws_ecs_task_definition": _task_definition,
