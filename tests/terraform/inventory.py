@@ -90,6 +90,10 @@ def _role(values: Values) -> dict[str, Any]:
     return _keys("name", "path", "permissions_boundary")(values) | {"trust": statements(values["assume_role_policy"])}
 
 
+def _policy(values: Values) -> dict[str, Any] | None:
+    return statements(values["policy"]) if values.get("policy") else None
+
+
 def _machine(values: Values) -> dict[str, Any]:
     (logging,) = values["logging_configuration"]
     return _keys("name", "type", "publish", "role_arn", "tracing_configuration")(values) | {
@@ -157,4 +161,7 @@ _PICK: dict[str, Callable[[Values], dict[str, Any]]] = {
     "aws_sns_topic": _keys("name", "kms_master_key_id"),
     "aws_sns_topic_policy": lambda v: {"statements": statements(v["policy"])},
     "aws_sns_topic_subscription": _keys("protocol", "endpoint"),
+    "aws_vpc_endpoint": lambda v: _keys("service_name", "vpc_endpoint_type", "private_dns_enabled")(v) | {"policy": _policy(v)},
+    "aws_vpc_security_group_egress_rule": _keys("description", "cidr_ipv4", "ip_protocol", "from_port", "to_port"),
+    "aws_vpc_security_group_ingress_rule": _keys("description", "cidr_ipv4", "ip_protocol", "from_port", "to_port"),
 }
