@@ -55,6 +55,10 @@ image: ## build the runner's image with docker, podman or buildah
 image-check: ## run the image's smoke test in it, with a read-only root and without a network
 	@$(PYTHON) runner/build_image.py check $(IMAGE_ARGS)
 
+.PHONY: image-sbom
+image-sbom: ## write sbom.json (CycloneDX): every package that is installed in the image
+	@$(PYTHON) runner/build_image.py sbom $(IMAGE_ARGS)
+
 .PHONY: lint
 lint: setup ## terraform fmt and validate, ruff, mypy --strict
 	@command -v terraform >/dev/null || { echo "lint: terraform is not on PATH; install Terraform 1.9 or newer" >&2; exit 1; }
@@ -77,6 +81,8 @@ lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no in
 	cd runner && uv pip compile -q --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.12 \
 	  --only-binary :all: --constraints ../requirements-dev.lock --extra athena --extra bigquery --extra duckdb --extra lambda --extra openlineage --extra postgres --extra redshift --extra snowflake \
 	  pyproject.toml requirements/build.in -o requirements/image.txt
+	cd runner && uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	  --only-binary :all: requirements/sbom.in -o requirements/sbom.txt
 
 .PHONY: clean
 clean: ## remove what make made

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Builds the runner's image with docker, podman or buildah, whichever works here, and tries it out.
+"""Builds the runner's image with docker, podman or buildah, whichever works here, tries it out, and lists what is in it.
 
     python3 runner/build_image.py build [--warehouses postgres] [--base python@sha256:...] [--platform linux/arm64]
     python3 runner/build_image.py check
+    python3 runner/build_image.py sbom --output sbom.json
 
 It needs nothing but Python 3.11 and one of the three, so that a workflow can call it on a bare checkout.
 """
@@ -19,15 +20,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 RUNNER = Path(__file__).resolve().parent
 SAMPLE_PROJECT = RUNNER.parent / "examples" / "local" / "shop"
 # How to find out that an engine does not only lie on PATH: docker without its daemon can do nothing.
 ENGINES = {"docker": ("docker", "info"), "podman": ("podman", "info"), "buildah": ("buildah", "info")}
+SBOM_LOCK = RUNNER / "requirements" / "sbom.txt"
 SMOKE_TEST = ("python3", "-m", "dbt_runner.smoke_test")
 # As on Fargate: a root file system that cannot be written to, and a volume of its own for /tmp.
 _CONFINED = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -47,6 +52,18 @@ for device in null zero urandom; do
 done
 cd "$root"
 exec setpriv --no-new-privs chroot --userspec="$user" --groups= "$root" "$@"
+"""
+
+
+# What is installed, by its own metadata, as a tar archive: of the Python packages and of Debian's.
+_INSTALLED = """
+import pathlib, sys, sysconfig, tarfile
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
+    for path in sorted(pathlib.Path(sysconfig.get_path("purelib")).glob("*.dist-info/METADATA")):
+        tar.add(path, f"python/{path.parent.name}/METADATA")
+    for path in map(pathlib.Path, ("/var/lib/dpkg/status", "/etc/os-release")):
+        if path.exists():
+            tar.add(path.resolve(), path.name)
 """
 
 
@@ -143,17 +160,22 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def run_confined(name: str, tag: str, command: Sequence[str], stdin: bytes) -> int:
-    """Runs a command in a container of the image: its own user, no privileges, nothing to write to but /tmp. Returns its exit code.
+def run_confined(
+    name: str, tag: str, command: Sequence[str], stdin: bytes, stdout: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a command in a container of the image: its own user, no privileges, nothing to write to but /tmp.
 
     With docker and podman it has no network either.
+
+    Args:
+        stdout: subprocess.PIPE to have the output; None to show it.
 
     Raises:
         ImageError: this engine cannot confine it here.
     """
     if name != "buildah":
         whole = [name, "run", "--rm", "-i", *_CONFINED, "--entrypoint", command[0], tag, *command[1:]]
-        return subprocess.run(whole, input=stdin, check=False).returncode
+        return subprocess.run(whole, input=stdin, stdout=stdout, check=False)
     # buildah runs commands to build images: it knows no read-only root. As root, the kernel does.
     if os.geteuid() != 0:
         raise ImageError("buildah alone can try an image out as root only: use sudo, docker or podman")
@@ -162,7 +184,7 @@ def run_confined(name: str, tag: str, command: Sequence[str], stdin: bytes) -> i
         config = json.loads(_output("buildah", "inspect", container))["OCIv1"]["config"]
         script = ["sh", "-euc", _ENTER, "sh", _output("buildah", "mount", container), config["User"]]
         whole = ["unshare", "--mount", "--pid", "--ipc", "--fork", "env", "-i", *config["Env"], *script, *command]
-        return subprocess.run(whole, input=stdin, check=False).returncode
+        return subprocess.run(whole, input=stdin, stdout=stdout, check=False)
     finally:
         subprocess.run(["buildah", "rm", container], stdout=subprocess.DEVNULL, check=False)
 
@@ -187,21 +209,79 @@ def archive(project: Path) -> bytes:
     return output.getvalue()
 
 
+def write_sbom(name: str, tag: str, output: Path) -> None:
+    """Writes a bill of materials (CycloneDX, JSON) of what is installed in the image; the same image gives the same file.
+
+    Raises:
+        ImageError: a step of it failed.
+    """
+    installed = run_confined(name, tag, ["python3", "-c", _INSTALLED], b"", stdout=subprocess.PIPE)
+    if installed.returncode != 0:
+        raise ImageError(f"{tag} does not tell what is installed in it: is the image built?")
+    with tempfile.TemporaryDirectory() as scratch:
+        tool, packages, found = (Path(scratch) / folder for folder in ("tool", "packages", "found"))
+        with tarfile.open(fileobj=io.BytesIO(installed.stdout)) as tar:
+            tar.extractall(found, filter="data")
+        venv.create(tool, with_pip=True)
+        _step(tool / "bin" / "python3", "-m", "pip", "install", "-q", "--require-hashes", "--no-deps", "-r", SBOM_LOCK)
+        # The tool reads environments: this one has the metadata of the image's packages and nothing else.
+        venv.create(packages, with_pip=False)
+        (site,) = packages.glob("lib/python*/site-packages")
+        shutil.copytree(found / "python", site, dirs_exist_ok=True)
+        document = Path(scratch) / "sbom.json"
+        _step(tool / "bin" / "cyclonedx-py", "environment", packages, "--output-reproducible", "--of", "JSON", "-o", document)
+        sbom = json.loads(document.read_text())
+        debian = [found / file for file in ("status", "os-release")]
+        sbom["components"] += debian_components(*(path.read_text() for path in debian)) if all(path.exists() for path in debian) else []
+    sbom["metadata"]["component"] = {"type": "container", "name": "dbt-runner", "version": version(), "bom-ref": "image"}
+    output.write_text(json.dumps(sbom, indent=2, sort_keys=True) + "\n")
+
+
+def debian_components(status: str, release: str) -> list[dict[str, str]]:
+    """Components of the installed packages of Debian or a relative of it.
+
+    Args:
+        status: /var/lib/dpkg/status.
+        release: /etc/os-release.
+    """
+    distribution = dict(line.split("=", 1) for line in release.splitlines() if "=" in line)
+    vendor, codename = (distribution.get(key, "").strip('"') for key in ("ID", "VERSION_CODENAME"))
+    components = []
+    for paragraph in status.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Status|Version|Architecture): (.*)$", paragraph, re.MULTILINE))
+        if fields.get("Status") == "install ok installed":
+            # https://github.com/package-url/purl-spec/blob/main/types/deb-definition.json
+            package, number = quote(fields["Package"]), quote(fields["Version"], safe="")
+            purl = f"pkg:deb/{vendor}/{package}@{number}?arch={fields['Architecture']}&distro={codename}"
+            components.append({"type": "library", "name": fields["Package"], "version": fields["Version"], "purl": purl, "bom-ref": purl})
+    return components
+
+
+def _step(*command: str | Path) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ImageError(f"{shlex.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Builds the runner's image and tries it out.")
-    parser.add_argument("action", choices=["build", "check"])
+    parser.add_argument("action", choices=["build", "check", "sbom"])
     parser.add_argument("--tag", default=f"dbt-runner:{version()}", help="name of the image (default: %(default)s)")
     parser.add_argument("--engine", help="docker, podman or buildah (default: the first that works)")
     parser.add_argument("--base", help="base image, by digest for a release")
     parser.add_argument("--warehouses", help="adapters, separated by commas (default: all)")
     parser.add_argument("--platform", help="linux/amd64 or linux/arm64 (default: this machine's)")
     parser.add_argument("--pip-conf", type=Path, help="pip configuration for a package index of your own")
+    parser.add_argument("--output", type=Path, default=Path("sbom.json"), help="of the bill of materials (default: %(default)s)")
     given = parser.parse_args(arguments)
     try:
         name = engine(given.engine)
         if given.action == "check":
-            return run_confined(name, given.tag, SMOKE_TEST, archive(SAMPLE_PROJECT))
+            return run_confined(name, given.tag, SMOKE_TEST, archive(SAMPLE_PROJECT)).returncode
+        if given.action == "sbom":
+            write_sbom(name, given.tag, given.output)
+            return 0
         command = build_command(name, Build(given.tag, given.base, given.warehouses, given.platform, given.pip_conf))
         print(f"image: {shlex.join(command)}", file=sys.stderr)
         return subprocess.run(command, check=False).returncode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -120,6 +121,24 @@ def test_the_smoke_test_fails_where_the_image_is_not_what_it_promises() -> None:
         smoke_test.no_tools()
 
 
+def test_debians_packages_are_named_as_scanners_know_them() -> None:
+    spec = importlib.util.spec_from_file_location("build_image", SCRIPT)
+    assert spec and spec.loader
+    build_image = importlib.util.module_from_spec(spec)
+    sys.modules["build_image"] = build_image
+    spec.loader.exec_module(build_image)
+    status = (
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.41-12+deb13u1\nDescription: x\n Package: not one\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n"
+        "Package: tzdata\nStatus: install ok installed\nArchitecture: all\nVersion: 1:2026b-1~x\n"
+    )
+    found = build_image.debian_components(status, 'ID=debian\nVERSION_CODENAME="trixie"\n\nNAME="Debian"\n')
+    assert [component["purl"] for component in found] == [
+        "pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64&distro=trixie",
+        "pkg:deb/debian/tzdata@1%3A2026b-1~x?arch=all&distro=trixie",
+    ]
+
+
 # The real thing
 
 
@@ -170,3 +189,22 @@ def test_the_image_says_what_it_is(image: str) -> None:
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     assert labels["version"] == __version__
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["revision"])
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_has_every_package_and_is_the_same_again(image: str, tmp_path: Path) -> None:
+    written = []
+    for name in ("one.json", "two.json"):
+        command = [sys.executable, str(SCRIPT), "sbom", "--engine", "buildah", "--tag", image, "--output", str(tmp_path / name)]
+        subprocess.run(command, check=True, timeout=500)
+        written.append((tmp_path / name).read_text())
+    assert written[0] == written[1]
+    sbom = json.loads(written[0])
+    packages = {component["purl"].split("@")[0]: component["version"] for component in sbom["components"]}
+    assert packages["pkg:pypi/dbt-runner"] == __version__
+    lock = dict(re.findall(r"^([a-z0-9.-]+)==([^\s;\\]+)", (ROOT / "runner" / "requirements" / "image.txt").read_text(), re.MULTILINE))
+    assert {package: packages[f"pkg:pypi/{package}"] for package in ("dbt-core", "dbt-duckdb", "boto3", "duckdb")} == {
+        package: lock[package] for package in ("dbt-core", "dbt-duckdb", "boto3", "duckdb")
+    }
+    assert "pkg:deb/debian/libc6" in packages
+    assert "pkg:pypi/cyclonedx-bom" not in packages

@@ -36,12 +36,22 @@ BAD: dict[str, tuple[Any, str]] = {
 
 @pytest.fixture(scope="module")
 def plan(online: Terraform, checkout: Path) -> tftest.TerraformPlanOutput:
-    return online.plan(checkout / "modules" / "image_repository", INPUTS)
+    """The module with everything that can be set, and the example with what must be, both by one plan."""
+    folder = checkout / "examples" / "of_image"
+    folder.mkdir()
+    modules = {
+        "repository": {"source": "../../modules/image_repository", **GIVEN},
+        "example": {"source": "../runner_image", "region": "eu-central-1", "repository": "acme/dbt-platform"},
+    }
+    outputs = {"push_policy": {"value": "${module.repository.push_policy}"}}
+    (folder / "main.tf.json").write_text(json.dumps({"module": modules, "output": outputs}))
+    (folder / "versions.tf").write_text((checkout / "versions.tf").read_text())
+    return online.plan(folder)
 
 
 @pytest.fixture(scope="module")
 def policy(plan: tftest.TerraformPlanOutput) -> dict[str, dict[str, Any]]:
-    return statements(resources(plan)["aws_ecr_repository_policy.this"]["values"]["policy"])
+    return statements(resources(plan)["module.repository.aws_ecr_repository_policy.this"]["values"]["policy"])
 
 
 def test_plan_is_as_its_inventory_says(plan: tftest.TerraformPlanOutput) -> None:
@@ -101,6 +111,24 @@ def test_who_pushes_can_neither_delete_nor_open_the_repository(plan: tftest.Terr
     everywhere = {sid for sid, s in granted.items() if s["Resource"] == "*"}
     assert everywhere == {"LogInToEcr"}
     assert granted["PushImage"]["Resource"] == "arn:aws:ecr:eu-central-1:123456789012:repository/data/dbt-runner"
+
+
+def test_the_example_lets_one_environment_of_one_repository_push(plan: tftest.TerraformPlanOutput) -> None:
+    planned = {address.removeprefix("module.example."): r["values"] for address, r in resources(plan).items()}
+    (trust,) = statements(planned["aws_iam_role.publisher"]["assume_role_policy"]).values()
+    assert trust["Principal"] == {"Federated": "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com"}
+    issuer = "token.actions.githubusercontent.com"
+    assert trust["Condition"] == {
+        "StringEquals": {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": "repo:acme/dbt-platform:environment:runner-image"}
+    }
+    granted = statements(planned["aws_iam_role_policy.publisher"]["policy"])
+    assert granted["PushImage"]["Resource"] == "arn:aws:ecr:eu-central-1:123456789012:repository/dbt-runner"
+    pulling = statements(planned["module.image_repository.aws_ecr_repository_policy.this"]["policy"])
+    assert pulling["Pull"]["Condition"]["ArnLike"] == {"aws:PrincipalArn": "arn:aws:iam::123456789012:role/analytics-*-execution"}
+    assert (
+        f"arn:aws:iam::123456789012:role/{planned['aws_iam_role.publisher']['name']}"
+        in (pulling["PullByNobodyElse"]["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
+    )
 
 
 def test_bad_input_is_refused_with_advice(offline: Terraform, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ CONFIGURATIONS = configurations()
 MODULES = [folder for folder in CONFIGURATIONS if not folder.startswith("examples/")]
 
 # A plan validates, too.
-PLANNED = {f"examples/{name}" for name in ("github_actions", "local", "minimal", "okta", "private_network")} | {"modules/image_repository"}
+PLANNED = {f"examples/{name}" for name in ("github_actions", "local", "minimal", "okta", "private_network", "runner_image")} | {
+    "modules/image_repository"
+}
 
 # What no plan or policy names: comments, and examples in texts for people.
 PROSE = re.compile(r"^\s*(#|description\s*=|error_message\s*=)")
