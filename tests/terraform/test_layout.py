@@ -57,7 +57,8 @@ def test_module_configures_no_provider(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", MODULES)
 def test_partition_region_and_account_are_not_written_out(folder: str) -> None:
-    literal = re.compile(r"arn:aws|\b[a-z]{2}-(?:gov-)?(?:north|south|east|west|central)[a-z]*-\d\b|\b\d{12}\b")
+    # 000000000000 is nobody's account: by it the image of the embedded AWS is known.
+    literal = re.compile(r"arn:aws|\b[a-z]{2}-(?:gov-)?(?:north|south|east|west|central)[a-z]*-\d\b|\b(?!0{12})\d{12}\b")
     found = {p.name: literal.findall(code(p)) for p in (ROOT / folder).glob("*.tf")}
     assert {name: hits for name, hits in found.items() if hits} == {}
 
