@@ -20,7 +20,7 @@ from asl.ended import ENDED, FAILED, leave, node
 from asl.endings import event
 from asl.fakes import OTHER_EXECUTION, RUN_KEY, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
 from dbt_runner.cli import cli
-from dbt_runner.costs import transitions_of
+from dbt_runner.costs import load_prices, transitions_of
 from dbt_runner.errors import ERRORS, ErrorKind
 from runner.report_runs import run_of, step_of
 from terraform.tool import ROOT, Terraform, environment
@@ -482,6 +482,17 @@ def test_a_step_that_moves_to_fargate_makes_the_transitions_that_the_cost_page_s
 
     more = of(fails("Dbt.Interrupted", 40), SUCCEEDS) - of(SUCCEEDS)
     assert f"one that goes on on Fargate after Lambda {more}." in (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+
+
+def test_the_cost_page_says_how_long_lambda_is_cheaper() -> None:
+    prices = load_prices()
+    minute = (prices.fargate_vcpu_hour["ARM64"] + 4 * prices.fargate_gb_hour["ARM64"]) / 60
+    on_demand, spot = (
+        (price - prices.lambda_request) / (2 * prices.lambda_gb_second["ARM64"]) for price in (minute, minute * prices.fargate_spot_factor)
+    )
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    said = re.search(r"less than (\d+) seconds, and less than\s+(\d+) seconds where the task is on Spot", page)
+    assert said is not None and (int(said[1]), int(said[2])) == (int(on_demand), int(spot))
 
 
 def test_the_cost_page_reckons_right() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from dbt_runner.store import Item
 from flow.support import FAULTS, SHOP, Stack, down, up
 
 
@@ -31,6 +33,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with contextlib.suppress(ProcessLookupError):
             stack.process.kill()
         stack.process.wait()
+
+
+@pytest.fixture(scope="session")
+def hourly(stack: Stack) -> tuple[Mapping[str, Any], Item]:
+    """The sample project's main job, once: the execution and its record."""
+    return stack.run("local", {"job": "hourly", "release": "shop-1", "reason": "a test", "trigger": "test"})
 
 
 @pytest.fixture(autouse=True)

@@ -153,15 +153,30 @@ class Stack:
     def _records(self, environment: str) -> list[Item]:
         return list(self.store.query(environment_pk(environment), "RUN#"))
 
+    def worker_pid(self, execution: str, step: str) -> int:
+        """The process id of a step's worker, from the log of the task or sandbox that runs it."""
+        run_id = execution.rsplit(":", 1)[1]
+
+        def look() -> int | None:
+            for log in (self.home / "logs").glob("*.log"):
+                for line in log.read_text().splitlines():
+                    entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+                    if entry.get("run_id") == run_id and entry.get("step") == step and "worker_pid" in entry:
+                        return int(entry["worker_pid"])
+            return None
+
+        return wait_for("worker", look, 30)
+
 
 def environments(home: Path) -> dict[str, Any]:
-    """Three environments of one apply: one a policy for runs that overlap, with a database each."""
+    """Three environments of one apply: one a policy for runs that overlap, with a database each; `queue` has a Lambda function."""
     jobs = json.loads((CHECKOUT / "examples" / "local" / "jobs.json").read_text())
     return {
         name: {
             "warehouse": {"type": "duckdb", "settings": {"path": str(home / f"{name}.duckdb"), "threads": "4"}},
             "compute": {"spot": name != "queue", "sizes": [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}]},
             "retry": {"max_attempts": 3, "interval_seconds": 2, "backoff_rate": 2},
+            "health_check": {"compute": "lambda" if name == "queue" else "fargate"},
             "overlap": overlap,
             "timeout_seconds": 1800,
             "jobs": jobs,

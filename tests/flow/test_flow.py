@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from dbt_runner.errors import ERRORS
+from dbt_runner.store import Item
 from flow.support import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group("stack")]
@@ -22,8 +24,8 @@ def test_a_second_plan_changes_nothing(stack: Stack) -> None:
     assert stack.terraform().plan() == []
 
 
-def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack) -> None:
-    execution, record = stack.run("local", {"job": "hourly", "release": "shop-1", "reason": "a test", "trigger": "test"})
+def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack, hourly: tuple[Mapping[str, Any], Item]) -> None:
+    execution, record = hourly
     assert execution["status"] == "SUCCEEDED"
 
     assert (record["status"], record["release"], record["job"], record["trigger"], record["reason"]) == (

@@ -53,7 +53,7 @@ def test_a_task_that_is_taken_away_is_resumed(stack: Stack, tmp_path: Path) -> N
 def test_a_worker_that_is_killed_for_its_memory_is_resumed_with_the_next_size(stack: Stack, tmp_path: Path) -> None:
     execution = start_slow_once(stack, tmp_path / "flag")
     (tmp_path / "flag").touch()
-    os.kill(worker_pid(stack, execution), signal.SIGKILL)
+    os.kill(stack.worker_pid(execution, "build"), signal.SIGKILL)
     assert_resumed(stack, execution, "Dbt.OutOfMemory")
     sizes = [(o["taskOverride"].get("cpu"), o["taskOverride"].get("memory")) for o in task_inputs(stack, execution)]
     assert sizes[-1] == ("2048", "8192")
@@ -92,21 +92,6 @@ def running_tasks(stack: Stack) -> list[str]:
     arns = ecs.list_tasks(cluster="dbt-local")["taskArns"]
     tasks = ecs.describe_tasks(cluster="dbt-local", tasks=arns)["tasks"] if arns else []
     return [task["taskArn"] for task in tasks if task["lastStatus"] == "RUNNING"]
-
-
-def worker_pid(stack: Stack, execution: str) -> int:
-    """The worker's process id, from the log of the run's task that is running."""
-    run_id = execution.rsplit(":", 1)[1]
-
-    def look() -> int | None:
-        for log in (stack.home / "logs").glob("*.log"):
-            for line in log.read_text().splitlines():
-                entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
-                if entry.get("run_id") == run_id and entry.get("step") == "build" and "worker_pid" in entry:
-                    return int(entry["worker_pid"])
-        return None
-
-    return wait_for("worker", look, 30)
 
 
 def task_inputs(stack: Stack, execution: str) -> list[Any]:
