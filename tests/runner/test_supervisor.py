@@ -260,3 +260,45 @@ def test_a_message_survives_the_pipe() -> None:
     line = encode(node)
     assert "\n" not in line
     assert decode(line) == node
+
+
+# --- as process 1 ------------------------------------------------------------------------------------------------------
+
+INIT = """
+import ctypes, os, pathlib, subprocess, time
+from dbt_runner.supervisor import reap_orphans
+
+def zombies():
+    states = (path.read_text().rpartition(")")[2].split() for path in pathlib.Path("/proc").glob("[0-9]*/stat"))
+    return sum(state == "Z" and int(parent) == own for state, parent, *_ in states)
+
+def wait_for(number):
+    end = time.monotonic() + 20
+    while zombies() != number and time.monotonic() < end:
+        time.sleep(0.01)
+    assert zombies() == number, zombies()
+
+own = os.getpid()
+# Becomes what process 1 is: the one that inherits orphans.
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
+worker = subprocess.Popen(["sleep", "60"])
+for _ in range(3):
+    subprocess.run(["sh", "-c", "(exit 3) & (exit 4) &"], check=True)
+wait_for(6)
+reap_orphans(worker.pid)
+wait_for(0)
+assert worker.poll() is None
+worker.kill()
+wait_for(1)
+reap_orphans(worker.pid)
+wait_for(1)
+assert worker.wait() == -9
+reap_orphans(worker.pid)
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process that is not the first inherit orphans")
+def test_process_1_takes_the_status_of_orphans_and_leaves_the_workers() -> None:
+    done = subprocess.run([sys.executable, "-c", INIT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

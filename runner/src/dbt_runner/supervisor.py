@@ -71,6 +71,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[int, bytearray] = {}
         self._kill_at: float | None = None
+        # Elsewhere other children may be somebody else's to wait for.
+        self._is_init = os.getpid() == 1
 
     def run(self, spec: WorkerSpec) -> StepReport:
         """Starts the worker, stops it as Ctrl-C would when asked to or out of time, and returns when it has ended."""
@@ -142,6 +144,8 @@ class Supervisor:
             for key, _ in self._selector.select(max(0.0, min(waits) - moment) if waits else None):
                 if key.data is None:
                     wakeup.recv(4096)
+                    if self._is_init:
+                        reap_orphans(process.pid)
                 else:
                     self._read(key.fd, key.data)
 
@@ -199,6 +203,20 @@ class Supervisor:
         text = line.decode(errors="replace").rstrip()
         if text:
             self._log.write(level, text)
+
+
+def reap_orphans(keep: int) -> None:
+    """Takes the exit status of every child that has ended but one.
+
+    Process 1 inherits what the worker's own children leave behind. An ended process whose status nobody takes keeps its place in the
+    table of processes, and where that is full, nothing can be started any more. https://man7.org/linux/man-pages/man2/wait.2.html
+
+    Args:
+        keep: the worker, whose status is taken where it is looked at.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None and ended.si_pid != keep:
+            os.waitpid(ended.si_pid, 0)
 
 
 def _with_fd(spec: WorkerSpec, fd: int) -> WorkerSpec:
