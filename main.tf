@@ -117,3 +117,20 @@ module "state_machine" {
   kms_key_arn        = var.kms_key_arn
   tags               = var.tags
 }
+
+module "observability" {
+  source   = "./modules/observability"
+  for_each = local.environments
+
+  id            = each.value.id
+  environment   = each.key
+  location      = local.location
+  namespace     = each.value.namespace
+  jobs          = each.value.jobs
+  arns          = each.value.arns
+  log_groups    = merge(module.state_machine[each.key].log_groups, { runner = module.runner[each.key].log_group })
+  observability = var.observability
+  emails        = var.notifications.emails
+  kms_key_arn   = var.kms_key_arn
+  tags          = var.tags
+}

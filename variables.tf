@@ -124,6 +124,7 @@ variable "environments" {
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
     overlap             what a run does while another holds the environment: skip, queue or fail.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
+    jobs.fresh_within_minutes  what the job promises: an alarm tells when it has not succeeded for so long, whatever the reason.
     env_vars            plain values. Secrets go to `secrets`: the variable's name and the ARN of a Secrets Manager secret or an SSM
                         parameter, encrypted with an AWS-managed key or with `kms_key_arn`.
   EOT
@@ -165,6 +166,8 @@ variable "environments" {
       enabled      = optional(bool, true)
       vars         = optional(string, "{}")
       full_refresh = optional(bool, false)
+
+      fresh_within_minutes = optional(number)
       steps = list(object({
         name            = string
         commands        = list(string)
@@ -347,6 +350,16 @@ variable "environments" {
     ]]))
     error_message = "A job's schedule must be rate(<n> minutes|hours|days), cron(<minutes> <hours> <day of month> <month> <day of week> <year>) or at(yyyy-mm-ddThh:mm:ss), or be left out for a job that is started by hand: ${join(", ", flatten([
       for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.schedule})" if j.schedule != null && !can(regex(local.schedule_pattern, j.schedule))]
+    ]))}."
+  }
+
+  # How far an alarm can look back.
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for j in e.jobs : j.fresh_within_minutes == null ? true : j.fresh_within_minutes >= 5 && j.fresh_within_minutes <= 10080]
+    ]))
+    error_message = "fresh_within_minutes of a job must be 5 to 10080 (a week): ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.fresh_within_minutes})" if try(j.fresh_within_minutes < 5 || j.fresh_within_minutes > 10080, false)]
     ]))}."
   }
 
@@ -658,6 +671,23 @@ variable "notifications" {
     error_message = "notifications.owners must hold lists of addresses such as team@example.com: ${join(", ", [
       for address in flatten(values(var.notifications.owners)) : address if !can(regex(local.email_pattern, address))
     ])}."
+  }
+}
+
+variable "observability" {
+  description = "CloudWatch alarms on a topic of their own (to notifications.emails and to whatever ARNs alarm_actions names), a dashboard, and queries that Logs Insights offers, for each environment."
+  type = object({
+    alarms        = optional(bool, true)
+    dashboard     = optional(bool, true)
+    saved_queries = optional(bool, true)
+    alarm_actions = optional(list(string), [])
+  })
+  nullable = false
+  default  = {}
+
+  validation {
+    condition     = length(var.observability.alarm_actions) <= 4 && alltrue([for arn in var.observability.alarm_actions : can(regex("^arn:[^:]+:[^:]+:", arn))])
+    error_message = "observability.alarm_actions must be at most 4 ARNs: CloudWatch takes 5 actions, and the alarms' topic is one: ${join(", ", var.observability.alarm_actions)}."
   }
 }
 

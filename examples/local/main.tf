@@ -14,19 +14,20 @@ provider "aws" {
   max_retries = 2
 
   endpoints {
-    dynamodb  = var.endpoint
-    ec2       = var.endpoint
-    ecs       = var.endpoint
-    events    = var.endpoint
-    iam       = var.endpoint
-    kms       = var.endpoint
-    lambda    = var.endpoint
-    logs      = var.endpoint
-    s3        = var.endpoint
-    scheduler = var.endpoint
-    sfn       = var.endpoint
-    sns       = var.endpoint
-    sts       = var.endpoint
+    cloudwatch = var.endpoint
+    dynamodb   = var.endpoint
+    ec2        = var.endpoint
+    ecs        = var.endpoint
+    events     = var.endpoint
+    iam        = var.endpoint
+    kms        = var.endpoint
+    lambda     = var.endpoint
+    logs       = var.endpoint
+    s3         = var.endpoint
+    scheduler  = var.endpoint
+    sfn        = var.endpoint
+    sns        = var.endpoint
+    sts        = var.endpoint
   }
 }
 
@@ -75,6 +76,9 @@ module "dbt" {
 
   # A conditional wants one type of both branches, which two sets of environments never have; as JSON they do.
   environments = jsondecode(var.environments == null ? jsonencode(local.default_environments) : jsonencode(var.environments))
+
+  # The emulator knows no saved queries.
+  observability = { saved_queries = false }
 
   # Nothing to keep. Without a rule there is no lifecycle, for which the provider would wait a minute.
   audit = { force_destroy = true, deletion_protection = false, cache_retention_days = 0, incomplete_upload_days = 0, log_retention_days = 1 }

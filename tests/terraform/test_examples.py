@@ -1,4 +1,4 @@
-"""The examples of CI and people are planned, both by one plan: who may become what in each."""
+"""The examples are planned by one plan: who may become what in those of CI and people, and what another stack listens to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto import mock_aws
+from moto.events.models import EventPattern
 
+from asl import render
+from asl.ended import ENDED, FAILED, leave, node
+from asl.fakes import RUN_KEY, make_cloud
 from terraform.inventory import resources, statements
 from terraform.tool import Terraform
 
@@ -33,19 +38,30 @@ INPUTS: dict[str, dict[str, Any]] = {
             "ci_client": "0oaCi",
         },
     },
+    "consume_from_another_stack": {
+        "event_source": render.SAMPLE["namespace"],
+        "job": "hourly",
+        "state_machine_arn": "arn:aws:states:eu-central-1:123456789012:stateMachine:reports",
+    },
 }
 
 
 @pytest.fixture(scope="module")
-def trusted(online: Terraform, checkout: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The conditions under which each example's roles are given, by example and <environment>-<role>."""
+def planned(online: Terraform, checkout: Path) -> dict[str, dict[str, Any]]:
+    """Every resource of the examples, by its address."""
     folder = checkout / "examples" / "of_identity"
     folder.mkdir()
     modules = {name: {"source": f"../{name}", **inputs} for name, inputs in INPUTS.items()}
     (folder / "main.tf.json").write_text(json.dumps({"module": modules}))
     (folder / "versions.tf").write_text((checkout / "versions.tf").read_text())
-    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in INPUTS}
-    for address, r in resources(online.plan(folder)).items():
+    return resources(online.plan(folder))
+
+
+@pytest.fixture(scope="module")
+def trusted(planned: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The conditions under which each example's roles are given, by example and <environment>-<role>."""
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in ("github_actions", "okta")}
+    for address, r in planned.items():
         if r["type"] == "aws_iam_role" and ".module.oidc_federation." in address:
             (statement,) = statements(r["values"]["assume_role_policy"]).values()
             found[address.split(".")[1]][r["values"]["name"].removeprefix("analytics-")] = statement["Condition"]
@@ -66,3 +82,24 @@ def test_okta_tells_people_and_ci_apart_by_their_audience(trusted: dict[str, dic
         "prod-operator": {"StringEquals": {f"{issuer}:aud": "0oaPeople", f"{issuer}:sub": ["00uAda", "00uBob"]}},
         "prod-deployer": {"StringEquals": {f"{issuer}:aud": "api://dbt", f"{issuer}:sub": "0oaCi"}},
     }
+
+
+HEARD = [
+    pytest.param(ENDED, True, id="fresh"),
+    pytest.param(FAILED, False, id="failed"),
+    pytest.param({**ENDED, "job": "x"}, False, id="other"),
+]
+
+
+@pytest.mark.parametrize(("record", "heard"), HEARD)
+def test_another_stack_hears_of_fresh_data_alone(planned: dict[str, dict[str, Any]], record: dict[str, str], heard: bool) -> None:
+    """Its pattern meets the events that announce sends, by the emulator's own matching."""
+    prefix = "module.consume_from_another_stack.aws_cloudwatch_event_rule."
+    (rule,) = [r["values"] for address, r in planned.items() if address.startswith(prefix)]
+    with mock_aws():
+        cloud = make_cloud()
+        leave(cloud, record, node("model.shop.orders"))
+        assert cloud.announce(RUN_KEY).error is None
+    pattern = EventPattern.load(rule["event_pattern"])
+    events = [{"source": e["Source"], "detail-type": e["DetailType"], "detail": e["Detail"]} for e in cloud.published]
+    assert [event["detail-type"] for event in events if pattern.matches_event(event)] == (["dbt.run"] if heard else [])

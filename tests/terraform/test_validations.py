@@ -220,6 +220,12 @@ CASES = [
     ),
     Case("audit.log_retention_days", 10, "audit.log_retention_days must be one of"),
     *(Case("notifications.emails", [bad], f"team@example.com: {bad}.") for bad in ("team", "a@b", "a b@example.com")),
+    Case("notifications.owners", {"finance": ["x"]}, "notifications.owners must hold lists of addresses such as team@example.com: x."),
+    Case("observability.alarm_actions", ["on-call"], "at most 4 ARNs: CloudWatch takes 5 actions, and the alarms' topic is one: on-call."),
+    *(
+        Case(f"{PROD}.jobs.nightly.fresh_within_minutes", bad, f"must be 5 to 10080 (a week): prod.jobs.nightly ({bad}).")
+        for bad in (4, 10081)
+    ),
     *(Case("iam.path", bad, "iam.path must begin and end with a slash") for bad in ("data", "/data", "data/", "//")),
     Case("iam.name_prefix", "a b", "iam.name_prefix may hold"),
     Case("iam.permissions_boundary", "boundary", "must be the ARN of a managed policy"),

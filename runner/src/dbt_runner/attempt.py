@@ -21,6 +21,7 @@ from dbt_runner import (
     identity,
     image,
     lineage,
+    metrics,
     outages,
     outcome,
     pages,
@@ -240,6 +241,8 @@ class Attempt:
                 rows.write(item, sizes)
             return result.exit_code or _typed(exc, log).kind.exit_code
         rows.write(item, sizes)
+        if self._request:
+            log.info("metrics", **metrics.of_attempt(self._request.config, self._request.job, item))
         if result.error:
             log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
         else:

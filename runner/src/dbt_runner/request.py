@@ -138,6 +138,7 @@ class AttemptRequest:
         artifacts: the prefix of the run's artifacts in the bucket.
         resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
         step: None for the health check.
+        job: None where the run is no job's.
     """
 
     key: AttemptKey
@@ -149,6 +150,7 @@ class AttemptRequest:
     step: Step | None
     vars: Mapping[str, Any]
     full_refresh: bool
+    job: str | None = None
 
 
 def parse_command(text: str, field: str) -> Command:
@@ -247,6 +249,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         step=steps[key.position - 1] if key.position else None,
         vars=plan.get("vars", {}),
         full_refresh=plan.get("full_refresh", False),
+        job=item.get("job"),
     )
 
 

@@ -34,7 +34,8 @@ class LogQuery:
         return "{ " + " && ".join(parts) + " }"
 
     def matches(self, line: dict[str, Any]) -> bool:
-        return all(line.get(name) == value for name, value in self._wanted.items())
+        # Lines of metrics are for CloudWatch.
+        return "_aws" not in line and all(line.get(name) == value for name, value in self._wanted.items())
 
     @property
     def _wanted(self) -> dict[str, str]:
