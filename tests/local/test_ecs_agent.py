@@ -41,6 +41,27 @@ def test_a_task_that_ends_has_its_exit_code(world: World, code: int) -> None:
     assert task["createdAt"] <= task["startedAt"] <= task["stoppedAt"]
 
 
+def test_a_task_has_the_secrets_that_its_definition_refers_to(world: World) -> None:
+    parameter, secret = world.name("parameter"), world.name("secret")
+    world.client("ssm").put_parameter(Name=f"/{parameter}", Value="of the parameter", Type="SecureString")
+    arn = world.client("secretsmanager").create_secret(Name=secret, SecretString='{"key": "of the secret"}')["ARN"]
+    secrets = [
+        {"name": "PARAMETER", "valueFrom": f"arn:aws:ssm:us-east-1:123456789012:parameter/{parameter}"},
+        {"name": "SECRET", "valueFrom": f"{arn}:key::"},
+    ]
+    task = world.run_task('echo "$PARAMETER, $SECRET"', task_definition=world.register(world.container(secrets=secrets)))
+    world.ended_task(task)
+    assert (task, "of the parameter, of the secret") in world.lines
+
+
+def test_a_task_whose_secret_is_not_there_does_not_start(world: World) -> None:
+    secrets = [{"name": "KEY", "valueFrom": "arn:aws:ssm:us-east-1:123456789012:parameter/not-there"}]
+    task = world.ended_task(world.run_task("echo no", task_definition=world.register(world.container(secrets=secrets))))
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert task["stoppedReason"].startswith("ResourceInitializationError: unable to pull secrets")
+    assert "exitCode" not in task["containers"][0]
+
+
 def test_a_stopped_task_can_handle_sigterm(world: World) -> None:
     arn = world.run_task("trap 'echo bye; exit 40' TERM; echo ready; sleep 60 & wait")
     running(world, arn)

@@ -291,10 +291,12 @@ def test_a_secret_that_cannot_be_read_is_named_and_never_shown(store: Store, ref
 
 
 def test_a_worker_gets_the_secrets_and_a_run_says_when_they_cannot_be_read(world: World) -> None:
-    arn = boto3.client("secretsmanager").create_secret(Name="plain", SecretString="p4ss")["ARN"]
-    found = {**world.scripted(NOSY + ENDS_WELL), "FOUND": str(world.folder / "found")}
+    arn = boto3.client("secretsmanager").create_secret(Name="plain", SecretString="p4ss-of-the-team")["ARN"]
+    tells = "print('it is', os.environ.get('TOKEN'), flush=True)\n"
+    found = {**world.scripted(NOSY + tells + ENDS_WELL), "FOUND": str(world.folder / "found")}
     assert invoke(world.sandbox(environ={**found, "DBT_RUNNER_SECRETS": json.dumps({"TOKEN": arn})}))["exit_code"] == 0
-    assert looked(world)[0]["environ"]["TOKEN"] == "p4ss"
+    assert looked(world)[0]["environ"]["TOKEN"] == "p4ss-of-the-team"
+    assert "it is *****" in "".join(world.lines) and "p4ss-of-the-team" not in "".join(world.lines)
     missing = world.sandbox(environ={**found, "DBT_RUNNER_SECRETS": json.dumps({"TOKEN": f"{arn}none"})})
     world.plan("r-2")
     assert invoke(missing)["error"] == "Dbt.AccessDenied"

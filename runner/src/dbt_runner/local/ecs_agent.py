@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dbt_runner import secret_variables
+from dbt_runner.errors import TypedError
+from dbt_runner.local.clients import boto3_client
 from dbt_runner.local.errors import StackError
 from dbt_runner.local.task_metadata_server import TaskMetadataServer
 
@@ -52,6 +55,7 @@ class _Container:
     task: Any
     command: tuple[str, ...]
     environment: dict[str, str]
+    secrets: dict[str, str]
     stop_timeout: float
     directory: Path
     log: Path
@@ -181,6 +185,7 @@ class EcsAgent:
                 "TMPDIR": str(directory / "tmp"),
                 **{item["name"]: item["value"] for item in [*main.get("environment", []), *overrides.get("environment", [])]},
             },
+            secrets={item["name"]: item["valueFrom"] for item in main.get("secrets", [])},
             stop_timeout=min(float(main.get("stopTimeout") or _DEFAULT_STOP_TIMEOUT_SECONDS), self._stop_timeout_cap),
             directory=directory,
             log=self._logs / f"{task.id}.log",
@@ -191,6 +196,7 @@ class EcsAgent:
 
         exit_code, code, reason = None, "TaskFailedToStart", ""
         try:
+            container.environment.update(secret_variables.read(container.secrets, self._client))
             with self._lock:
                 asked_to_stop = container.task.desired_status == "STOPPED"
                 if not asked_to_stop:
@@ -211,6 +217,8 @@ class EcsAgent:
                 self._stop_if_asked_meanwhile(container)
                 exit_code = self._wait(container)
                 code, reason = "EssentialContainerExited", "Essential container in task exited"
+        except TypedError as exc:
+            reason = f"ResourceInitializationError: unable to pull secrets or registry auth: {exc.message}"
         except OSError as exc:
             reason = f"CannotStartContainerError: {exc}"
             container.log.write_text(f"{reason}\n", encoding="utf-8")
@@ -220,6 +228,9 @@ class EcsAgent:
             self._kill(container)
             shutil.rmtree(container.directory, ignore_errors=True)
             self._end(container, exit_code, code, reason)
+
+    def _client(self, service: str) -> Any:
+        return boto3_client(service, self._environ["AWS_ENDPOINT_URL"], self._environ["AWS_DEFAULT_REGION"])
 
     def _end(self, container: _Container, exit_code: int | None, code: str, reason: str) -> None:
         from dbt_runner.local.moto_patches.ecs import board
