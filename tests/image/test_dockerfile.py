@@ -240,6 +240,20 @@ def test_the_container_is_the_runner_itself_and_is_stopped_by_sigterm(final: lis
     assert only(final, "STOPSIGNAL").text == "SIGTERM"
 
 
+def test_lambda_starts_what_the_image_holds(final: list[Instruction]) -> None:
+    entry = re.search(r"entry_point\s*=\s*(\[.*\])", (ROOT / "modules" / "runner" / "function.tf").read_text())
+    assert entry
+    python, *arguments = json.loads(entry[1])
+    assert python == f"{only(final, 'COPY').words()[1]}/bin/python3"
+    assert arguments == ["-m", "awslambdaric"]
+    assert any(".[lambda," in run.text for run in of(parse(DOCKERFILE.read_text()), "RUN"))
+
+
+def test_the_image_has_no_health_check(instructions: list[Instruction]) -> None:
+    """ECS ignores it, and elsewhere it would run a process of its own beside an attempt."""
+    assert not of(instructions, "HEALTHCHECK")
+
+
 def test_the_labels_say_where_the_image_comes_from(final: list[Instruction], pyproject: dict[str, Any]) -> None:
     labels = only(final, "LABEL").assignments()
     arguments = {name for arg in of(final, "ARG") for name in arg.assignments()}
