@@ -22,6 +22,7 @@ from dbt_runner import (
     image,
     lineage,
     metrics,
+    openlineage,
     outages,
     outcome,
     pages,
@@ -35,7 +36,7 @@ from dbt_runner import (
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import RUNNER_ERROR, TypedError
-from dbt_runner.events import CommandResult, StepReport, WorkerSpec
+from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.masking import SHORTEST, Mask
@@ -75,6 +76,7 @@ class Attempt:
         self._artifacts: Sequence[StoredObject] | None = ()
         self._parse: Mapping[str, str] = {}
         self._concerns: Mapping[str, lineage.Concern] = {}
+        self._lineage: openlineage.Sink | None = None
         self._release: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
@@ -115,6 +117,8 @@ class Attempt:
                 written = self._evidence(key, mine, result, rows, started_at, time.monotonic() - started)
                 code = self._record(result, written, rows, log)
                 self._publish(key, item, result, written, Path(folder, "target"), log)
+                if self._lineage:
+                    self._lineage.close()
         return code
 
     def _outcome(self, key: AttemptKey, item: Item, rows: archive.Archive, work: Path, log: JsonLog) -> Outcome:
@@ -153,11 +157,12 @@ class Attempt:
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
         self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
+        self._lineage = openlineage.Sink(asked, self._environment, target / "manifest.json", log)
         try:
-            with self._nodes as writer, self._credentials(asked, work, log) as extra:
+            with self._nodes, self._credentials(asked, work, log) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 grace = self._compute.grace_seconds
-                supervisor = Supervisor(environment, log, self._interrupts, writer.add, step.timeout_seconds, grace, self._mask)
+                supervisor = Supervisor(environment, log, self._interrupts, self._take, step.timeout_seconds, grace, self._mask)
                 self._report = resume.merge(supervisor.run(spec), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
         except audit.ResultsNotWritten as exc:
@@ -179,6 +184,11 @@ class Attempt:
             skipped = {node.unique_id for node in self._report.nodes.values() if node.status == "skipped"}
             self._concerns = lineage.concerns(target / "manifest.json", (node.unique_id for node in result.failures), skipped)
         return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
+
+    def _take(self, node: NodeResult) -> None:
+        assert self._nodes and self._lineage  # a step runs
+        self._nodes.add(node)
+        self._lineage.add(node)
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():

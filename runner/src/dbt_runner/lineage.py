@@ -22,6 +22,7 @@ class ManifestNode:
 
     Attributes:
         path: the file that defines it, relative to its project; empty where there is none.
+        relation: its name in the warehouse, quoted as dbt quotes it; empty where there is none.
         owner: `meta.owner`, else the owner of its group or of the exposure; empty where nobody is named.
     """
 
@@ -31,6 +32,7 @@ class ManifestNode:
     path: str = ""
     owner: str = ""
     parents: tuple[str, ...] = ()
+    relation: str = ""
 
     @property
     def is_test(self) -> bool:
@@ -91,6 +93,7 @@ def from_manifest(manifest: Mapping[str, Any]) -> Lineage:
                 path=str(raw.get("original_file_path") or ""),
                 owner=_owner(raw, groups),
                 parents=tuple(dict.fromkeys(map(str, parents))) if isinstance(parents, Sequence) else (),
+                relation=str(raw.get("relation_name") or ""),
             )
     children: dict[str, list[str]] = {}
     for node in nodes.values():
