@@ -161,6 +161,8 @@ def test_an_endpoint_that_hangs_is_not_waited_for(endpoint: Endpoint, manifest: 
     it.add(ORDERS)
     it.close(seconds=0.05)
     assert "dropped" in capsys.readouterr().out
+    endpoint.hold.set()
+    it.close()
 
 
 @pytest.mark.parametrize("environment", [{}, {URL: ""}, {URL: "no address"}])
