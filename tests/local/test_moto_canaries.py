@@ -6,8 +6,10 @@ out. When moto gains the behaviour, the second test says which patch to drop.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -371,6 +373,36 @@ def _(world: World) -> None:
     sfn = world.client("stepfunctions")
     [started] = wait_for(lambda: sfn.list_executions(stateMachineArn=machine)["executions"], "an execution was started")
     assert json.loads(world.ended(started["executionArn"])["input"])["detail"] == {"id": "r1"}
+
+
+@check("dynamodb.atomic-writes")
+def _(world: World) -> None:
+    from moto.dynamodb.models import table as models
+
+    table, dynamodb, inside = world.table(), world.client("dynamodb"), threading.Barrier(2)
+    written: list[str] = []
+    original = models.get_filter_expression
+
+    def pausing(*args: Any, **kwargs: Any) -> Any:
+        """Both writes meet here if they can: each has read what is there, and has not written yet."""
+        with contextlib.suppress(threading.BrokenBarrierError):
+            inside.wait(1)
+        return original(*args, **kwargs)
+
+    def put(owner: str) -> None:
+        item = {"pk": {"S": "ENV#test"}, "sk": {"S": "LOCK"}, "owner": {"S": owner}}
+        with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
+            dynamodb.put_item(TableName=table, Item=item, ConditionExpression="attribute_not_exists(pk)")
+            written.append(owner)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "get_filter_expression", pausing)
+        threads = [threading.Thread(target=put, args=(owner,)) for owner in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(written) == 1
 
 
 @check("s3.tls-only-deny")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOTO_VERSION = "5.2.5"
 _MODULES = (
+    "dynamodb",
     "stepfunctions_api",
     "stepfunctions_lifecycle",
     "stepfunctions_engine",
