@@ -433,7 +433,7 @@ class Cloud:
         place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
         record = self._item(environment["DBT_RUNNER_RUN_KEY"])
         assert record is not None
-        step = "health_check" if place == "0" else json.loads(record["request"]["S"])["steps"][int(place) - 1]["name"]
+        step = "health_check" if place == "0" else json.loads(record["request"]["S"], strict=False)["steps"][int(place) - 1]["name"]
         if started.outcome is not None:
             key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
             named = {"step": {"S": step}, "attempt": {"N": attempt}}

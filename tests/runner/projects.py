@@ -322,6 +322,10 @@ class Supervised:
         self._process.send_signal(number)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def worker_pid(self) -> int:
         lines = self._files["log"].read_text().splitlines()
         return next(int(json.loads(line)["worker_pid"]) for line in lines if "worker_pid" in line)

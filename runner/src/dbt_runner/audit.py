@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -26,6 +27,9 @@ from dbt_runner.store import Item, Store, StoredObject, node_sk
 FLUSH_SECONDS = 2.0
 _MAX_MESSAGE = 4000
 _MAX_OWNER = 200
+# The state machine reads an outcome as one payload, of at most 256 KiB: whatever is in it has a limit of its own, in bytes of JSON.
+_MAX_OUTCOME_TEXT = 4000
+_MAX_OUTCOME_COMMAND = 1000
 _ARTIFACTS = (
     "run_results.json",
     "manifest.json",
@@ -212,12 +216,12 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "holder": claim.holder,
         "exit_code": outcome.exit_code,
         "error": outcome.error.name if outcome.error else None,
-        "message": outcome.message[:_MAX_MESSAGE] or None,
-        "why": outcome.why[:_MAX_MESSAGE] or None,
+        "message": _cut(outcome.message) or None,
+        "why": _cut(outcome.why) or None,
         "counts": dict(outcome.counts),
         "failures": [_failure(node, evidence.concerns.get(node.unique_id, Concern())) for node in outcome.failures],
         "commands": [
-            {"command": text, "success": c.success, "selected": c.selected, "seconds": c.seconds}
+            {"command": _cut(text, _MAX_OUTCOME_COMMAND), "success": c.success, "selected": c.selected, "seconds": c.seconds}
             for text, c in zip(evidence.commands, evidence.results, strict=False)
         ],
         "artifacts": [asdict(artifact) for artifact in evidence.artifacts],
@@ -229,16 +233,24 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "compute": evidence.compute,
         "release": _release(evidence.release),
         "image": evidence.image,
-        "parse": dict(evidence.parse) or None,
+        "parse": {name: _cut(text) for name, text in evidence.parse.items()} or None,
         "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,
     }
 
 
 def _failure(node: NodeResult, concern: Concern) -> dict[str, Any]:
-    said = {"unique_id": node.unique_id, "status": node.status, "message": node.message[:_MAX_MESSAGE]}
+    said = {"unique_id": node.unique_id, "status": node.status, "message": _cut(node.message)}
     if concern.owner:
-        said["owner"] = concern.owner[:_MAX_OWNER]
+        said["owner"] = _cut(concern.owner, _MAX_OWNER)
     return {**said, "blocked": concern.blocked} if concern.blocked else said
+
+
+def _cut(text: str, most: int = _MAX_OUTCOME_TEXT) -> str:
+    """As much of the beginning of a text as fits into so many bytes of a JSON string."""
+    text = text[:most]
+    while (size := len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) - 2) > most:
+        text = text[: len(text) * most // size]
+    return text
 
 
 def _release(meta: ReleaseMeta | None) -> dict[str, Any] | None:

@@ -222,7 +222,7 @@ def locate(store: Store, environment: str, run_key: str, position: int, attempt:
     name = HEALTH_CHECK
     if position:
         try:
-            name = str(json.loads(item["request"])["steps"][position - 1]["name"])
+            name = str(_plan(item)["steps"][position - 1]["name"])
         except (ValueError, LookupError, TypeError) as exc:
             raise TypedError(RUNNER_ERROR, f"run {item['run_id']} has no step {position}") from exc
     return AttemptKey(environment, item["run_id"], position, name, attempt), item
@@ -236,7 +236,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
     Raises:
         TypedError: Dbt.RunnerError (no such environment), Dbt.InvalidRequest.
     """
-    plan = json.loads(item["request"])
+    plan = _plan(item)
     validate_input({name: value for name, value in plan.items() if name not in ("job", "resume")})
     steps = [_step(step) for step in plan["steps"]]
     return AttemptRequest(
@@ -267,6 +267,11 @@ def check_lock(store: Store, request: AttemptRequest) -> None:
             LOCK_LOST,
             f"run {request.key.run_id} does not hold the lock of environment {request.key.environment} ({held_by}); nothing was executed",
         )
+
+
+def _plan(item: Item) -> Any:
+    """The request as the state machine wrote it out. A control character in it is refused where it stands, however it is written."""
+    return json.loads(item["request"], strict=False)
 
 
 def _step(raw: Mapping[str, Any]) -> Step:
