@@ -10,6 +10,16 @@ module "warehouse" {
   local = can(regex("^(000000000000\\.dkr\\.ecr\\.[a-z0-9-]+\\.amazonaws\\.com/)?local/", var.image))
 }
 
+# A function in a VPC has no public address, whatever its subnets give to tasks: without a NAT gateway or endpoints it only waits.
+check "way_out_of_functions" {
+  assert {
+    condition = !var.network.assign_public_ip || !anytrue([for e in local.environments : try(e.function.vpc, false)])
+    error_message = "network.assign_public_ip gives no address to Lambda functions: see that they reach AWS by NAT or VPC endpoints, or set compute.lambda.vpc = false: ${join(", ", [
+      for env, e in local.environments : env if try(e.function.vpc, false)
+    ])}."
+  }
+}
+
 module "audit_store" {
   source = "./modules/audit_store"
 

@@ -1,4 +1,5 @@
-"""The examples are planned by one plan: who may become what in those of CI and people, and what another stack listens to."""
+"""The examples are planned by one plan: who may become what in those of CI and people, what another stack listens to, and what runs
+where in that of Lambda."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from terraform.tool import Terraform
 
 pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "region": "eu-central-1",
     "image": f"registry.example.com/dbt-runner@sha256:{'0f' * 32}",
     "subnet_ids": ["subnet-0a"],
@@ -26,6 +27,11 @@ COMMON = {
     "database": {"host": "db.example.com", "name": "analytics", "resource_id": "db-ABC123"},
 }
 INPUTS: dict[str, dict[str, Any]] = {
+    "lambda": {
+        **COMMON,
+        "image": f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/dbt-runner@sha256:{'0f' * 32}",
+        "database": {**COMMON["database"], "user": "dbt"},
+    },
     "github_actions": {**COMMON, "repository": "acme/analytics"},
     "okta": {
         **COMMON,
@@ -103,3 +109,12 @@ def test_another_stack_hears_of_fresh_data_alone(planned: dict[str, dict[str, An
     pattern = EventPattern.load(rule["event_pattern"])
     events = [{"source": e["Source"], "detail-type": e["DetailType"], "detail": e["Detail"]} for e in cloud.published]
     assert [event["detail-type"] for event in events if pattern.matches_event(event)] == (["dbt.run"] if heard else [])
+
+
+def test_lambda_has_a_function_beside_the_task_and_schedules_both_jobs(planned: dict[str, dict[str, Any]]) -> None:
+    values = {a.removeprefix("module.lambda."): r["values"] for a, r in planned.items() if a.startswith("module.lambda.")}
+    function = values['module.dbt.module.runner["prod"].aws_lambda_function.this[0]']
+    assert (function["memory_size"], function["reserved_concurrent_executions"], function["timeout"]) == (2048, 2, 900)
+    assert values['module.dbt.module.runner["prod"].aws_ecs_task_definition.this']["cpu"] == "1024"
+    schedules = {v["name"]: v["schedule_expression"] for a, v in values.items() if "aws_scheduler_schedule.job" in a}
+    assert schedules == {"fresh": "rate(15 minutes)", "nightly": "cron(0 3 * * ? *)"}

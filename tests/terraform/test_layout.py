@@ -16,7 +16,7 @@ CONFIGURATIONS = configurations()
 MODULES = [folder for folder in CONFIGURATIONS if not folder.startswith("examples/")]
 
 # A plan validates, too.
-PLANNED = {f"examples/{name}" for name in ("github_actions", "local", "minimal", "okta", "private_network", "runner_image")} | {
+PLANNED = {f"examples/{name}" for name in ("github_actions", "lambda", "local", "minimal", "okta", "private_network", "runner_image")} | {
     "modules/image_repository"
 }
 

@@ -276,6 +276,12 @@ def test_function_outside_of_the_vpc_has_no_right_on_networks(two_environments: 
     assert {a for a in granted if a.startswith("logs:")} == {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
+def test_function_in_public_subnets_is_warned_of(two_environments: tftest.TerraformPlanOutput) -> None:
+    (check,) = (c for c in two_environments["checks"] if c["address"]["to_display"] == "check.way_out_of_functions")
+    assert check["status"] == "fail"
+    assert check["instances"][0]["problems"][0]["message"].endswith("or set compute.lambda.vpc = false: prod.")
+
+
 def test_function_is_made_only_where_something_runs_on_it(minimal: tftest.TerraformPlanOutput) -> None:
     assert [a for a in resources(minimal) if "lambda" in a or "function" in a] == []
     policy = next(r["values"]["policy"] for a, r in resources(minimal).items() if a.endswith("aws_iam_role_policy.states"))

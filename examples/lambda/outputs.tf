@@ -1,0 +1,7 @@
+output "environments" {
+  value = module.dbt.environments
+}
+
+output "cli" {
+  value = module.dbt.cli
+}
