@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from dbt_runner.cli import cli
+from dbt_runner.local import session
 from dbt_runner.local.clients import boto3_client
 from dbt_runner.local.errors import StackError
 from dbt_runner.local.lambda_agent import LambdaAgent
 from dbt_runner.local.lambda_sandbox import Answer, Function
 from dbt_runner.local.moto_patches.awslambda import functions
+from dbt_runner.local.stack import find_module
 from local.support import wait_for
 
 HANDLER = """
@@ -123,6 +127,23 @@ def test_closing_ends_what_is_at_work_and_what_is_idle(agent: LambdaAgent, tmp_p
 def test_the_engine_waits_as_long_as_lambda_lets_a_function_run() -> None:
     assert boto3_client("lambda", "http://127.0.0.1:1").meta.config.read_timeout > 900
     assert boto3_client("sns", "http://127.0.0.1:1").meta.config.read_timeout == 60
+
+
+@pytest.mark.parametrize(("arguments", "compute"), [([], "fargate"), (["--compute", "lambda"], "lambda")])
+def test_a_local_run_tells_terraform_where_its_steps_are_to_run(
+    arguments: list[str], compute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def refuse(home: Path, *, variables: object, **_: object) -> None:
+        given.append(variables)
+        raise StackError("no stack in this test")
+
+    monkeypatch.setattr(session, "LocalStack", refuse)
+    monkeypatch.setattr(session, "_candidate", lambda *_: None)
+    project = find_module() / "examples" / "local" / "shop"
+    done = CliRunner().invoke(cli, ["local", "run", "--project", str(project), *arguments])
+    assert (done.exit_code, given) == (1, [{"compute": compute}]), done.output
 
 
 def test_there_is_one_agent_at_a_time(agent: LambdaAgent, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -363,9 +364,25 @@ def test_links_lead_to_the_partitions_console(partition: str) -> None:
 
 
 def test_the_log_link_names_group_and_run_as_the_console_escapes_them() -> None:
-    link = links.logs(CONFIG, run_of())
+    link = links.logs(CONFIG, run_of(), CONFIG.log_group)
     assert "log-group/$252Fanalytics$252Fprod$252Frunner/log-events$3FfilterPattern$3D" in link
     assert "hourly-1" in link
+
+
+@pytest.mark.parametrize(
+    ("computes", "groups"),
+    [
+        ([], ["$252Fanalytics$252Fprod$252Frunner"]),
+        (["fargate"], ["$252Fanalytics$252Fprod$252Frunner"]),
+        (["lambda"], ["$252Faws$252Flambda$252Fanalytics-prod"]),
+        (["lambda", "fargate"], ["$252Fanalytics$252Fprod$252Frunner", "$252Faws$252Flambda$252Fanalytics-prod"]),
+    ],
+)
+def test_the_log_links_are_those_of_where_the_run_ran(computes: list[str], groups: list[str]) -> None:
+    function = {"function": "arn", "timeout_seconds": 900, "memory": 2048, "log_group": "/aws/lambda/analytics-prod"}
+    sources = sources_of([node("orders")], outcomes=[outcome_of(attempt=n, compute=compute) for n, compute in enumerate(computes, start=1)])
+    made = page(replace(sources, config=replace(CONFIG, function=function)))
+    assert re.findall(r"log-groups/log-group/([^/]+)/log-events", made) == groups
 
 
 # --- size --------------------------------------------------------------------------------------------------------------

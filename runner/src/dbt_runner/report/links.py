@@ -24,10 +24,10 @@ def execution(config: EnvironmentConfig, run: Run) -> str:
     return _console(config, f"states/home?region={config.region}#/v2/executions/details/{_quote(run.execution, ':')}")
 
 
-def logs(config: EnvironmentConfig, run: Run) -> str:
-    """The run's lines in its environment's log group."""
+def logs(config: EnvironmentConfig, run: Run, log_group: str) -> str:
+    """The run's lines in one of its environment's log groups."""
     pattern = f'{{ $.run_id = "{run.run_id}" }}'
-    group, events = _escaped(_quote(config.log_group)), _escaped(f"?filterPattern={_quote(pattern)}")
+    group, events = _escaped(_quote(log_group)), _escaped(f"?filterPattern={_quote(pattern)}")
     return _console(config, f"cloudwatch/home?region={config.region}#logsV2:log-groups/log-group/{group}/log-events{events}")
 
 

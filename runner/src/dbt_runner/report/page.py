@@ -532,6 +532,18 @@ def _all_nodes(found: Findings) -> Iterable[object]:
         yield tag("details", tag("summary", f"{step}: {counts}"), table, open=len(found.nodes) <= _OPEN_UP_TO)
 
 
+def _logs(found: Findings) -> Iterator[tuple[str, str]]:
+    """The log groups that the run wrote to, each with what tells it from the other one."""
+    config = found.sources.config
+    computes = {outcome.compute for outcome in found.sources.detail.outcomes}
+    if config.function is None or "lambda" not in computes:
+        yield config.log_group, ""
+        return
+    if computes != {"lambda"}:
+        yield config.log_group, " (Fargate)"
+    yield config.function["log_group"], " (Lambda)"
+
+
 def _record(found: Findings) -> Iterable[object]:
     run, config = found.run, found.sources.config
     digests = [artifact for outcome in found.sources.detail.outcomes for artifact in outcome.artifacts]
@@ -540,7 +552,10 @@ def _record(found: Findings) -> Iterable[object]:
     yield tag(
         "ul",
         tag("li", tag("a", "Execution in Step Functions", href=links.execution(config, run), rel="noreferrer")),
-        tag("li", tag("a", "Log in CloudWatch", href=links.logs(config, run), rel="noreferrer")),
+        *(
+            tag("li", tag("a", f"Log in CloudWatch{of}", href=links.logs(config, run, group), rel="noreferrer"))
+            for group, of in _logs(found)
+        ),
         tag("li", tag("a", "Artifacts in S3", href=where, rel="noreferrer")) if where else None,
         class_="links",
     )
