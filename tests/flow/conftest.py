@@ -17,6 +17,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack with the releases shop-1 and faults-1; leaves nothing behind, and says so if it does."""
     stack = up(tmp_path_factory.mktemp("stack"))
     try:
+        stack.keep_secrets()
         for project, version in ((SHOP, "shop-1"), (FAULTS, "faults-1")):
             stack.cli("release", "publish", "--project", str(project), "--version", version)
         for environment in ("local", "queue", "busy"):

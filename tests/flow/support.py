@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import boto3
 
 from dbt_runner import config, runs
-from dbt_runner.local.clients import without_aws_settings
+from dbt_runner.local.clients import ACCOUNT, REGION, without_aws_settings
 from dbt_runner.local.terraform import Terraform
 from dbt_runner.store import Item, Store, environment_pk, run_pk
 
@@ -26,6 +27,15 @@ SHOP = CHECKOUT / "examples" / "local" / "shop"
 FAULTS = HERE / "faults_project"
 
 T = TypeVar("T")
+
+# Values of the secret variables that all environments here have, and of one that is no secret and is told where they are.
+CANARIES = {"parameter": "canary/parameter+of=the team", "secret": "canary-secret-0123456789"}
+CONTROL = "control-0123456789"
+_ARN = f"arn:aws:{{}}:{REGION}:{ACCOUNT}"
+SECRETS = {
+    "CANARY_TOKEN": f"{_ARN.format('ssm')}:parameter/canary",
+    "DBT_ENV_SECRET_CANARY": f"{_ARN.format('secretsmanager')}:secret:canary:token::",
+}
 
 UP_SECONDS = 300
 RUN_SECONDS = 180
@@ -47,11 +57,13 @@ class Stack:
     Attributes:
         environ: what `local up` printed.
         home: the stack's folder.
+        commands: command lines of all processes that were seen while tests ran.
     """
 
     process: subprocess.Popen[str]
     environ: Mapping[str, str]
     home: Path
+    commands: set[str] = field(default_factory=set)
     _clients: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -94,6 +106,17 @@ class Stack:
         """Terraform on the state that `local up` made."""
         return Terraform(self.home / "terraform" / "examples" / "local", environ=self.process_environ, warn=lambda text: None)
 
+    def keep_secrets(self) -> None:
+        """Puts the secrets where the environments' references lead."""
+        self.client("ssm").put_parameter(Name="/canary", Value=CANARIES["parameter"], Type="SecureString")
+        self.client("secretsmanager").create_secret(Name="canary", SecretString=json.dumps({"token": CANARIES["secret"]}))
+
+    def look_at_processes(self) -> None:
+        """Adds the command lines of all processes of this machine, where there is /proc."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                self.commands.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
     # --- runs ----------------------------------------------------------------------------------------------------
 
     def start(self, environment: str, document: object) -> str:
@@ -110,6 +133,7 @@ class Stack:
         """The execution when it has ended."""
 
         def look() -> Mapping[str, Any] | None:
+            self.look_at_processes()
             answer: Mapping[str, Any] = self.client("stepfunctions").describe_execution(executionArn=execution)
             return answer if answer["status"] != "RUNNING" else None
 
@@ -180,6 +204,8 @@ def environments(home: Path) -> dict[str, Any]:
             "overlap": overlap,
             "timeout_seconds": 1800,
             "jobs": jobs,
+            "env_vars": {"CONTROL": CONTROL},
+            "secrets": SECRETS,
         }
         for name, overlap in {"local": "skip", "queue": "queue", "busy": "fail"}.items()
     }
