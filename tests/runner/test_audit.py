@@ -179,7 +179,7 @@ def test_a_node_item_is_as_the_contract_has_it(store: Store) -> None:
 
 
 def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
-    failed = Outcome(MODEL_ERROR, "m" * 5000, "status 'error'", {"error": 1}, [result("a", "error", message="f" * 5000)])
+    failed = Outcome(MODEL_ERROR, "m" * 5000, "status 'error'", {"error": 1}, [result("a", "error", message="f" * 5000)], "network")
     evidence = Evidence(
         started_at="2026-11-23T01:00:00.000Z",
         ended_at="2026-11-23T01:00:09.000Z",

@@ -157,26 +157,56 @@ def test_a_run_of_many_hours_passes_and_assumes_the_role_once_an_hour(
 def test_another_role_is_refused_before_dbt_starts(runs: Runs, warehouse: Warehouse, role: str) -> None:
     run = runs(warehouse())
     run.config["roles"]["warehouse"] = f"arn:aws:iam::{ACCOUNT}:role/{role}"
-    outcome = run.build()
-    assert (outcome["error"], outcome["exit_code"]) == ("Dbt.AccessDenied", 21)
+    outcome = run.check()
+    assert (outcome["error"], outcome["exit_code"], outcome["fault"]) == ("Dbt.AccessDenied", 21, "identity")
     assert "is not authorized to perform: sts:AssumeRole on resource" in outcome["message"] and role in outcome["why"]
 
 
-def test_a_database_that_trusts_another_role_is_access_denied(runs: Runs, warehouse: Warehouse, rds: Rds) -> None:
+def _other_role(rds: Rds, cloud: Aws) -> None:
     rds.role = f"arn:aws:iam::{ACCOUNT}:role/analytics-staging-warehouse"
-    outcome = runs(warehouse()).check()
-    assert outcome["error"] == "Dbt.AccessDenied"
-    assert 'PAM authentication failed for user "dbt"' in outcome["message"]
 
 
-def test_a_token_that_is_over_is_access_denied(runs: Runs, warehouse: Warehouse, cloud: Aws) -> None:
+def _too_late(rds: Rds, cloud: Aws) -> None:
     cloud.ahead = timedelta(minutes=16)
+
+
+def _as_it_is(rds: Rds, cloud: Aws) -> None:
+    pass
+
+
+DENIED = "Dbt.AccessDenied"
+
+
+@pytest.mark.parametrize(
+    ("turn", "settings", "error", "fault", "words"),
+    [
+        (_other_role, {}, DENIED, "identity", 'PAM authentication failed for user "dbt"'),
+        (_too_late, {}, DENIED, "identity", 'PAM authentication failed for user "dbt"'),
+        pytest.param(_as_it_is, {"sslmode": "disable"}, DENIED, "identity", "no encryption", marks=pytest.mark.slow),
+        # Port 1 is nobody's.
+        (_as_it_is, {"port": "1"}, "Dbt.WarehouseUnavailable", "network", "Connection refused"),
+        (_as_it_is, {"dbname": "nowhere"}, DENIED, "warehouse", 'database "nowhere" does not exist'),
+        (_as_it_is, {"schema": "closed"}, DENIED, "permission", "the database user may not build in schema closed"),
+        pytest.param(_as_it_is, {"schema": "it's new"}, DENIED, "permission", "may not build in schema it's new", marks=pytest.mark.slow),
+    ],
+)
+def test_the_health_check_says_where_the_fault_lies(
+    runs: Runs,
+    warehouse: Warehouse,
+    rds: Rds,
+    cloud: Aws,
+    turn: Callable[[Rds, Aws], None],
+    settings: dict[str, str],
+    error: str,
+    fault: str,
+    words: str,
+) -> None:
+    turn(rds, cloud)
+    outcome = runs(warehouse(**settings)).check()
+    assert (outcome["error"], outcome["fault"]) == (error, fault)
+    assert words in outcome["message"]
+
+
+def test_a_health_check_passes_where_dbt_can_build(runs: Runs, warehouse: Warehouse) -> None:
     outcome = runs(warehouse()).check()
-    assert outcome["error"] == "Dbt.AccessDenied"
-    assert 'PAM authentication failed for user "dbt"' in outcome["message"]
-
-
-def test_a_connection_without_tls_is_access_denied(runs: Runs, warehouse: Warehouse) -> None:
-    outcome = runs(warehouse(sslmode="disable")).check()
-    assert outcome["error"] == "Dbt.AccessDenied"
-    assert "no encryption" in outcome["message"]
+    assert (outcome["exit_code"], outcome.get("fault")) == (0, None)

@@ -83,27 +83,34 @@ def _no_issuer(snowflake: Snowflake, cloud: Aws) -> None:
     cloud.issues_tokens = False
 
 
+def _no_warehouse(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.warehouses = set()
+
+
 def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
     snowflake.roles = set()
 
 
 @pytest.mark.parametrize(
-    ("method", "turn", "words"),
+    ("method", "turn", "fault", "words"),
     [
-        ("aws_token", _other_role, "no user has the workload identity"),
-        ("aws_token", _other_audience, "Audience doesn't match"),
-        ("aws_token", _too_late, "Signature has expired"),
-        pytest.param("aws_token", _no_grant, "Role 'TRANSFORMER' specified in the connect string is not granted", marks=pytest.mark.slow),
-        pytest.param("aws_attestation", _other_role, "no user has the workload identity", marks=pytest.mark.slow),
-        pytest.param("aws_attestation", _other_audience, "not for this account", marks=pytest.mark.slow),
-        pytest.param("aws_attestation", _too_late, "Signature expired", marks=pytest.mark.slow),
-        pytest.param("aws_token", _no_issuer, "Outbound web identity federation is not enabled", marks=pytest.mark.slow),
+        ("aws_token", _other_role, "identity", "no user has the workload identity"),
+        ("aws_token", _other_audience, "identity", "Audience doesn't match"),
+        ("aws_token", _no_warehouse, "warehouse", "the role can use no warehouse WH"),
+        ("aws_token", _too_late, "identity", "Signature has expired"),
+        pytest.param(
+            "aws_token", _no_grant, "identity", "Role 'TRANSFORMER' specified in the connect string is not granted", marks=pytest.mark.slow
+        ),
+        pytest.param("aws_attestation", _other_role, "identity", "no user has the workload identity", marks=pytest.mark.slow),
+        pytest.param("aws_attestation", _other_audience, "identity", "not for this account", marks=pytest.mark.slow),
+        pytest.param("aws_attestation", _too_late, "identity", "Signature expired", marks=pytest.mark.slow),
+        pytest.param("aws_token", _no_issuer, "identity", "Outbound web identity federation is not enabled", marks=pytest.mark.slow),
     ],
 )
 def test_whoever_is_not_the_user_is_access_denied(
-    on_snowflake: Runs, snowflake: Snowflake, cloud: Aws, method: str, turn: Callable[[Snowflake, Aws], None], words: str
+    on_snowflake: Runs, snowflake: Snowflake, cloud: Aws, method: str, turn: Callable[[Snowflake, Aws], None], fault: str, words: str
 ) -> None:
     turn(snowflake, cloud)
     outcome = on_snowflake(method).check()
-    assert (outcome["error"], snowflake.logins) == ("Dbt.AccessDenied", [])
+    assert (outcome["error"], outcome["fault"], bool(snowflake.logins)) == ("Dbt.AccessDenied", fault, fault != "identity")
     assert words in outcome["message"]

@@ -18,6 +18,7 @@ from dbt_runner import (
     archive,
     audit,
     claim,
+    diagnosis,
     identity,
     image,
     lineage,
@@ -35,7 +36,7 @@ from dbt_runner import (
 )
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
-from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.errors import ACCESS_DENIED, RUNNER_ERROR, WAREHOUSE_UNAVAILABLE, TypedError
 from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
@@ -46,6 +47,7 @@ from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
 from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, now
 from dbt_runner.supervisor import Supervisor
+from dbt_runner.warehouses import adapter_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
@@ -195,13 +197,19 @@ class Attempt:
             self._release = release.find(self._store, asked.release)
         project = work / "project"
         project.mkdir()
-        spec = replace(_spec(asked, work, project, work), probe=True)
-        with self._credentials(asked, work, log) as extra:
+        warehouse = asked.config.warehouse
+        spec = replace(_spec(asked, work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
+        with contextlib.ExitStack() as left:
+            try:
+                extra = left.enter_context(self._credentials(asked, work, log))
+            except TypedError as exc:
+                refused = exc.kind in (ACCESS_DENIED, WAREHOUSE_UNAVAILABLE)
+                return outcome.from_error(exc, fault=diagnosis.IDENTITY if refused else None)
             environment = {**identity.worker_environment(self._environment, work), **extra}
             timeout = asked.config.health_check_timeout_seconds
             supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS, self._mask)
             self._report = supervisor.run(spec)
-        return outcome.without_credential(outcome.classify_probe(self._report, asked.config.warehouse.type), self._fault)
+        return outcome.without_credential(outcome.classify_probe(self._report, warehouse.type), self._fault)
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:

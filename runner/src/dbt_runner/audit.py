@@ -219,6 +219,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "message": _cut(outcome.message) or None,
         "why": _cut(outcome.why) or None,
         "counts": dict(outcome.counts),
+        "fault": outcome.fault,
         "failures": [_failure(node, evidence.concerns.get(node.unique_id, Concern())) for node in outcome.failures],
         "commands": [
             {"command": _cut(text, _MAX_OUTCOME_COMMAND), "success": c.success, "selected": c.selected, "seconds": c.seconds}

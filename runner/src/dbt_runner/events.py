@@ -145,6 +145,21 @@ class EarlierCommand:
 
 
 @dataclass(frozen=True)
+class Need:
+    """A question to the warehouse about something that dbt will need.
+
+    Attributes:
+        sql: answers with one value; anything but true is a no.
+        fault: where the fault lies if the answer is no, see dbt_runner.diagnosis.
+        problem: what is wrong then.
+    """
+
+    sql: str
+    fault: str
+    problem: str
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
     """What the worker has to do; it reads this from its standard input.
 
@@ -154,6 +169,7 @@ class WorkerSpec:
         arguments: appended to each command.
         artifacts: folder where each command's run_results.json is kept when the step has several commands.
         probe: open the warehouse's connection instead of running commands.
+        needs: of a probe: what it asks the warehouse beyond that.
         earlier: for each command, what earlier attempts left of it; empty in the first attempt.
     """
 
@@ -168,6 +184,7 @@ class WorkerSpec:
     artifacts: str
     log_file: str
     probe: bool = False
+    needs: Sequence[Need] = ()
     earlier: Sequence[EarlierCommand] = ()
 
     def to_json(self) -> str:
@@ -179,6 +196,7 @@ class WorkerSpec:
         fields["earlier"] = [
             EarlierCommand(**{**command, "done": [NodeResult(**node) for node in command["done"]]}) for command in fields["earlier"]
         ]
+        fields["needs"] = [Need(**need) for need in fields["needs"]]
         return WorkerSpec(**fields)
 
 

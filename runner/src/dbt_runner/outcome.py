@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dbt_runner import diagnosis
 from dbt_runner.errors import (
     ACCESS_DENIED,
     COMPILATION_ERROR,
@@ -68,6 +69,7 @@ class Outcome:
         why: the evidence for the error's kind.
         counts: number of nodes by dbt's status.
         failures: the first nodes that failed.
+        fault: of a health check that failed, where the fault lies (dbt_runner.diagnosis).
     """
 
     error: ErrorKind | None
@@ -75,16 +77,21 @@ class Outcome:
     why: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     failures: Sequence[NodeResult] = ()
+    fault: str | None = None
 
     @property
     def exit_code(self) -> int:
         return self.error.exit_code if self.error else 0
 
 
-def from_error(exc: TypedError, report: StepReport | None = None) -> Outcome:
-    """The outcome of an attempt that the runner itself had to end."""
+def from_error(exc: TypedError, report: StepReport | None = None, *, fault: str | None = None) -> Outcome:
+    """The outcome of an attempt that the runner itself had to end.
+
+    Args:
+        fault: of a health check, where the fault lies.
+    """
     nodes = list(report.nodes.values()) if report else []
-    return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes))
+    return Outcome(exc.kind, exc.message, exc.why, _counts(nodes), _failures(nodes), fault)
 
 
 def not_recorded(outcome: Outcome, results: int, artifacts: bool) -> Outcome:
@@ -132,23 +139,27 @@ def classify_probe(report: StepReport, warehouse: str) -> Outcome:
         report: what the supervisor saw.
         warehouse: the adapter's type.
     """
-    result = report.commands[-1] if report.commands else None
-    if result is not None and result.success:
+    failed = next((result.exception for result in report.commands if not result.success), None)
+    stage = sum(result.success for result in report.commands)
+    if report.finished and report.commands and report.commands[-1].success:
         return Outcome(None)
     if report.timed_out or report.expired:
         return Outcome(
             WAREHOUSE_UNAVAILABLE,
             "the warehouse did not answer in the health check's time",
             "the supervisor stopped the probe at its deadline",
+            fault=diagnosis.fault_without_answer(stage),
         )
-    if result is not None and result.exception is not None:
-        failure = result.exception
-        verdict = _meaning(failure, warehouse)
-        if verdict.kind in (MODEL_ERROR, RUNNER_ERROR) or (failure.type == "DbtRuntimeError" and verdict.kind is COMPILATION_ERROR):
+    if failed is not None:
+        # A need that the warehouse denied is no exception of its driver.
+        denied = Verdict(ACCESS_DENIED, "the warehouse's own answer") if "fault" in failed.codes else None
+        verdict = denied or _meaning(failed, warehouse)
+        if verdict.kind in (MODEL_ERROR, RUNNER_ERROR) or (failed.type == "DbtRuntimeError" and verdict.kind is COMPILATION_ERROR):
             # Whatever else the driver raised, or the adapter made of it: no connection, no run, and nothing says that it will pass.
             verdict = Verdict(ACCESS_DENIED, verdict.why)
-        what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection"
-        return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failure.message)}", verdict.why)
+        what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection" if stage == 0 else "refused"
+        fault = diagnosis.fault_of(stage, verdict.kind, failed)
+        return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failed.message)}", verdict.why, fault=fault)
     return classify(report, (), warehouse)
 
 
@@ -168,7 +179,10 @@ def without_credential(ended: Outcome, fault: TypedError | None) -> Outcome:
     """
     if fault is None or ended.error is not ACCESS_DENIED:
         return ended
-    return replace(ended, error=fault.kind, message=f"{fault.message}; then {ended.message}", why=f"{fault.why}; {ended.why}")
+    at_fault = diagnosis.IDENTITY if ended.fault else None
+    return replace(
+        ended, fault=at_fault, error=fault.kind, message=f"{fault.message}; then {ended.message}", why=f"{fault.why}; {ended.why}"
+    )
 
 
 def _error(

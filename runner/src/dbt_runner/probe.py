@@ -1,4 +1,4 @@
-"""The light health check inside the worker: one connection by dbt's own adapter, one `select 1`.
+"""The light health check inside the worker: one connection by dbt's own adapter, one `select 1`, and what dbt will need besides.
 
 It goes through the same profile, adapter and credentials as the run, but reads no project: half of the CPU of `dbt debug`.
 """
@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import contextlib
 from argparse import Namespace
+from collections.abc import Callable
 from types import SimpleNamespace
 
-from dbt_runner.events import WorkerSpec
+from dbt_runner.events import Need, WorkerSpec
 
 
-def probe(spec: WorkerSpec) -> None:
-    """Connects and asks.
+class NeedNotMet(Exception):
+    """The warehouse's answer to a need was no."""
+
+    def __init__(self, need: Need) -> None:
+        super().__init__(need.problem)
+        self.need = need
+
+
+def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
+    """Connects and asks, in the stages of dbt_runner.diagnosis.
+
+    Args:
+        passed: called at the end of each stage.
 
     Raises:
+        NeedNotMet: the first one.
         Exception: the adapter's or the driver's own; outcome.py knows what they mean.
     """
     from dbt.adapters.factory import get_adapter_class_by_name, load_plugin
@@ -52,7 +65,16 @@ def probe(spec: WorkerSpec) -> None:
     try:
         with adapter.connection_named("health_check"):
             try:
+                # A lazy handle opens when it is looked at.
+                _ = adapter.connections.get_thread_connection().handle
+                passed()
                 adapter.execute("select 1 as ok", fetch=True)
+                passed()
+                for need in spec.needs:
+                    _, answer = adapter.execute(need.sql, fetch=True)
+                    if not (answer.rows and answer.rows[0][0]):
+                        raise NeedNotMet(need)
+                passed()
             except Exception as exc:
                 refused = exc
                 raise

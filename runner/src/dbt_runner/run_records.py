@@ -127,6 +127,7 @@ class Outcome:
     parse: Mapping[str, str]
     release: Mapping[str, Any]
     image: str | None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ def outcome_from(item: Item) -> Outcome:
         parse=item.get("parse", {}),
         release=item.get("release", {}),
         image=item.get("image"),
+        fault=item.get("fault"),
     )
 
 

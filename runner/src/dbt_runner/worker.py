@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dbt_runner.diagnosis import unmet
 from dbt_runner.events import (
     BAD_STATUSES,
     ERROR_STATUSES,
@@ -107,17 +108,24 @@ class Worker:
         return True
 
     def probe(self) -> bool:
-        """Opens the warehouse's connection and asks it one question; True when it answered."""
-        from dbt_runner.probe import probe
+        """Opens the warehouse's connection and asks what has to be asked, one command result a stage; True when all was well."""
+        from dbt_runner.probe import NeedNotMet, probe
 
-        started = time.monotonic()
-        exception = None
+        moments = [time.monotonic()]
+
+        def ended(exception: Failure | None = None) -> None:
+            moments.append(time.monotonic())
+            self._send(CommandResult(len(moments) - 2, exception is None, moments[-1] - moments[-2], exception=exception))
+
         try:
-            probe(self._spec)
+            probe(self._spec, ended)
+        except NeedNotMet as exc:
+            ended(unmet(exc.need))
+            return False
         except Exception as exc:
-            exception = describe(exc)
-        self._send(CommandResult(0, exception is None, time.monotonic() - started, exception=exception))
-        return exception is None
+            ended(describe(exc))
+            return False
+        return True
 
     def _invoke(self, index: int, arguments: list[str]) -> CommandResult:
         started = time.monotonic()

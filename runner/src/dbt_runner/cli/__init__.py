@@ -17,7 +17,7 @@ from dbt_runner.errors import TypedError
 
 _COMMANDS = {
     "step": "dbt_runner.cli.container",
-    "check": "dbt_runner.cli.container",
+    "check": "dbt_runner.cli.check",
     "start": "dbt_runner.cli.runs",
     "status": "dbt_runner.cli.runs",
     "resume": "dbt_runner.cli.runs",

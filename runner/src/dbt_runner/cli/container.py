@@ -1,4 +1,4 @@
-"""`dbt-runner step` and `dbt-runner check`: what the state machine calls in the container."""
+"""`dbt-runner step` and, in a container, `dbt-runner check`: what the state machine calls."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def step_command() -> None:
     sys.exit(from_container())
 
 
-@click.command("check", hidden=True)
-def check_command() -> None:
-    """Checks the request, the release and the warehouse before a run (called by the state machine)."""
+def check_in_container() -> None:
+    """Checks the request, the release and the warehouse before a run (called by the state machine), and exits."""
     _leave_on_sigterm()
     from dbt_runner.attempt import from_container
 

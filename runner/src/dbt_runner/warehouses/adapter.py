@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.events import Need
 from dbt_runner.warehouses.faults import Faults
 
 
@@ -56,6 +57,7 @@ class Adapter:
         check: refuses settings that do not go together, by `invalid`.
         derived: keys of the profile that follow from settings and identity; they win over everything else.
         environment: the worker's environment variables that depend on no credential; AWS's own are the broker's.
+        needs: what the health check asks beyond `select 1`.
         session_tags: tags that the warehouse role's session needs besides those that name the run.
     """
 
@@ -69,6 +71,7 @@ class Adapter:
     check: Callable[[Warehouse], None] = _accept
     derived: Callable[[Warehouse], Mapping[str, Any]] = _nothing
     environment: Callable[[Warehouse], Mapping[str, str]] = _nothing
+    needs: Callable[[Warehouse], Sequence[Need]] = lambda _: ()
     session_tags: Callable[[Warehouse], Mapping[str, str]] = _nothing
 
     def output(self, warehouse: Warehouse) -> dict[str, Any]:

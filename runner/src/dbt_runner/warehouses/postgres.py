@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
+from dbt_runner.events import Need
 from dbt_runner.warehouses.adapter import Adapter, Credential, require_identity, require_method
 from dbt_runner.warehouses.faults import Faults, Text
 
@@ -61,6 +62,26 @@ def _derived(warehouse: Warehouse) -> Mapping[str, str]:
     return {"password": "", **tls}
 
 
+def schema_needs(warehouse: Warehouse) -> Sequence[Need]:
+    """The target schema: to be used and written where it is, to be created where it is not.
+
+    https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS, which Redshift has as well:
+    https://docs.aws.amazon.com/redshift/latest/dg/r_HAS_SCHEMA_PRIVILEGE.html
+    """
+    schema = warehouse.settings.get("schema", "public")
+    literal = schema.replace("'", "''")
+    return (
+        Need(
+            sql=f"""select coalesce(
+                (select has_schema_privilege(nspname, 'usage') and has_schema_privilege(nspname, 'create')
+                 from pg_namespace where nspname = '{literal}'),
+                has_database_privilege(current_database(), 'create'))""",
+            fault="permission",
+            problem=f"the database user may not build in schema {schema}: it needs USAGE and CREATE on it, or CREATE on the database",
+        ),
+    )
+
+
 ADAPTER = Adapter(
     type="postgres",
     settings={
@@ -84,6 +105,7 @@ ADAPTER = Adapter(
     check=_check,
     derived=_derived,
     credential=lambda warehouse: Credential.PGPASS if _by_iam(warehouse) else Credential.NONE,
+    needs=schema_needs,
     faults=Faults(
         codes={"sqlstate": SQLSTATES},
         texts=_TEXTS,

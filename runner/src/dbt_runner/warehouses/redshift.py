@@ -56,6 +56,7 @@ ADAPTER = Adapter(
     derived=lambda warehouse: {"method": "iam_role", "is_serverless": "serverless_work_group" in warehouse.settings},
     credential=lambda _: Credential.AWS,
     session_tags=lambda warehouse: {tag: warehouse.identity[key] for key, tag in _TAGS.items() if warehouse.identity.get(key)},
+    needs=postgres.schema_needs,
     faults=Faults(
         codes={"sqlstate": postgres.SQLSTATES, **aws.CODES},
         types=aws.TYPES,

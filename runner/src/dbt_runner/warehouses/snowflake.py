@@ -6,10 +6,11 @@ OIDC issuer (sts:GetWebIdentityToken); the connector makes either at every login
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
+from dbt_runner.events import Need
 from dbt_runner.warehouses import aws
 from dbt_runner.warehouses.adapter import Adapter, Credential, require_method
 from dbt_runner.warehouses.faults import Faults
@@ -62,6 +63,13 @@ def _by_token(warehouse: Warehouse) -> bool:
     return warehouse.identity.get("method") == "aws_token"
 
 
+def _needs(warehouse: Warehouse) -> Sequence[Need]:
+    name = warehouse.settings["warehouse"]
+    # A login with a warehouse that is not there or not granted succeeds, and so does `select 1`, which needs none.
+    problem = f"the role can use no warehouse {name}: it does not exist, or USAGE on it is not granted"
+    return (Need("select current_warehouse() is not null", "warehouse", problem),)
+
+
 ADAPTER = Adapter(
     type="snowflake",
     settings={
@@ -95,6 +103,7 @@ ADAPTER = Adapter(
     # snowflake/connector/connection.py: the one way to ask for AWS's token instead of the signed request.
     environment=lambda warehouse: {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"} if _by_token(warehouse) else {},
     credential=lambda _: Credential.AWS,
+    needs=_needs,
     faults=Faults(
         codes={"errno": _ERRNOS, "sqlstate": {"42501": ACCESS_DENIED}, **aws.CODES},
         types={

@@ -1,0 +1,69 @@
+"""Where the fault of a health check lies, so that the right people look at the right place first.
+
+The probe goes in stages, and how far it came says as much as the exception that ended it: who could not log in has an identity's
+problem or none of its own at all; who could, and was refused then, lacks a permission.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
+from dbt_runner.events import Failure, Need
+
+# The stages of the probe: the connection, one question, and what dbt will need beyond that.
+CONNECT, QUERY, NEEDS = range(3)
+
+IDENTITY, NETWORK, WAREHOUSE, PERMISSION = "identity", "network", "warehouse", "permission"
+FAULTS = (IDENTITY, NETWORK, WAREHOUSE, PERMISSION)
+
+# What drivers raise about their own credentials, however late: BigQuery's and Athena's open no connection before the first query.
+_CREDENTIALS = frozenset(
+    {
+        "CredentialRetrievalError",
+        "DefaultCredentialsError",
+        "MetadataRetrievalError",
+        "NoCredentialsError",
+        "OAuthError",
+        "RefreshError",
+    }
+)
+# The server is there and says so: kinds of codes (dbt_runner.evidence) that come from nobody else, and PostgreSQL's way without any.
+_SERVER_CODES = frozenset({"sqlstate", "errno", "reason", "aws", "athena"})
+_SERVER_TEXTS = ("FATAL: ",)
+# Not the one who asks: PostgreSQL's "does not exist" (without a code at a login) and Snowflake's "no active warehouse".
+_OF_THE_WAREHOUSE = frozenset({("sqlstate", "3D000"), ("errno", "000606")})
+_NO_DATABASE = re.compile(r'FATAL:\s+database ".*" does not exist')
+
+
+def fault_of(stage: int, kind: ErrorKind, failure: Failure) -> str:
+    """One of FAULTS.
+
+    Args:
+        stage: the one that failed.
+        kind: what the failure means.
+        failure: what ended it.
+    """
+    chain = failure.chain
+    if (asked := failure.codes.get("fault")) is not None:
+        return asked
+    if any(_OF_THE_WAREHOUSE & link.codes.items() or _NO_DATABASE.search(link.message) for link in chain):
+        return WAREHOUSE
+    if kind is WAREHOUSE_UNAVAILABLE:
+        answered = stage > CONNECT or any(
+            _SERVER_CODES & link.codes.keys() or any(text in link.message for text in _SERVER_TEXTS) for link in chain
+        )
+        return WAREHOUSE if answered and not any("os" in link.codes for link in chain) else NETWORK
+    if kind is ACCESS_DENIED and stage > CONNECT and not any(_CREDENTIALS.intersection(link.names) for link in chain):
+        return PERMISSION
+    return IDENTITY if kind is ACCESS_DENIED else WAREHOUSE
+
+
+def fault_without_answer(stage: int) -> str:
+    """Of a probe that ran out of its time in this stage."""
+    return NETWORK if stage == CONNECT else WAREHOUSE
+
+
+def unmet(need: Need) -> Failure:
+    """What the worker says of a need that the warehouse denied."""
+    return Failure("NeedNotMet", ("NeedNotMet",), need.problem, {"fault": need.fault})
