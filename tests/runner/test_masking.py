@@ -103,7 +103,10 @@ def test_json_stays_json_and_nodes_keep_their_names(tmp_path: Path) -> None:
     }
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(document))
-    Mask(["analytics_core", "12345678"]).file(path)
+    with path.open() as held:
+        Mask(["analytics_core", "12345678"]).file(path)
+        assert json.load(held) == document, "whoever had opened it reads what was there, whole"
+    assert list(tmp_path.iterdir()) == [path]
     found = json.loads(path.read_text())
     assert found == {
         "nodes": {"model.shop.analytics_core": {"unique_id": "model.shop.analytics_core", "schema": MASK, "rows": 12345678}},

@@ -73,12 +73,14 @@ class Mask:
         return masked
 
     def file(self, path: Path) -> None:
-        """Masks a text file in its place; JSON stays JSON."""
+        """Masks a text file in its place, in one step for whoever reads it meanwhile; JSON stays JSON."""
         text = path.read_bytes().decode(errors="surrogateescape")
         if not self._spans(text):
             return
         masked = self._json(text) if path.suffix == ".json" else self.text(text)
-        path.write_bytes(masked.encode(errors="surrogateescape"))
+        fresh = path.with_name(f"{path.name}.masked")
+        fresh.write_bytes(masked.encode(errors="surrogateescape"))
+        fresh.replace(path)
 
     def occurs_in(self, raw: bytes) -> bool:
         """Whether a secret is somewhere in a file of any kind."""
