@@ -66,6 +66,15 @@ with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
             tar.add(path.resolve(), path.name)
 """
 
+# What was added to the tool's own document has to keep to the standard, too.
+_VALIDATE = """
+import pathlib, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(pathlib.Path(sys.argv[1]).read_text())
+sys.exit(f"not CycloneDX 1.6: {problem}" if problem else 0)
+"""
+
 
 class ImageError(Exception):
     """What went wrong and what to do about it."""
@@ -229,12 +238,15 @@ def write_sbom(name: str, tag: str, output: Path) -> None:
         (site,) = packages.glob("lib/python*/site-packages")
         shutil.copytree(found / "python", site, dirs_exist_ok=True)
         document = Path(scratch) / "sbom.json"
-        _step(tool / "bin" / "cyclonedx-py", "environment", packages, "--output-reproducible", "--of", "JSON", "-o", document)
+        options = ("--output-reproducible", "--sv", "1.6", "--of", "JSON", "-o", document)
+        _step(tool / "bin" / "cyclonedx-py", "environment", packages, *options)
         sbom = json.loads(document.read_text())
         debian = [found / file for file in ("status", "os-release")]
         sbom["components"] += debian_components(*(path.read_text() for path in debian)) if all(path.exists() for path in debian) else []
-    sbom["metadata"]["component"] = {"type": "container", "name": "dbt-runner", "version": version(), "bom-ref": "image"}
-    output.write_text(json.dumps(sbom, indent=2, sort_keys=True) + "\n")
+        sbom["metadata"]["component"] = {"type": "container", "name": "dbt-runner", "version": version(), "bom-ref": "image"}
+        document.write_text(json.dumps(sbom, indent=2, sort_keys=True) + "\n")
+        _step(tool / "bin" / "python3", "-c", _VALIDATE, document)
+        shutil.copyfile(document, output)
 
 
 def debian_components(status: str, release: str) -> list[dict[str, str]]:
