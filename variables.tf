@@ -122,7 +122,7 @@ variable "environments" {
                         reserved_concurrency, and whether it is in `network` (vpc). It needs the image in ECR in the same region.
     compute.on_timeout  what becomes of a step that outgrows the function, in time or memory: fail, or fargate to do the rest there.
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
-    overlap             what a run does while another holds the environment: skip, queue or fail.
+    overlap             what a run does while another holds the environment: skip, queue or fail. With queue timeout_seconds is 36000 at most.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
     jobs.fresh_within_minutes  what the job promises: an alarm tells when it has not succeeded for so long, whatever the reason.
     env_vars            plain values. Secrets go to `secrets`: the variable's name and the ARN of a Secrets Manager secret or an SSM
@@ -312,6 +312,13 @@ variable "environments" {
     condition = alltrue([for e in var.environments : contains(["skip", "queue", "fail"], e.overlap)])
     error_message = "overlap must be skip, queue or fail: ${join(", ", [
       for env, e in var.environments : env if !contains(["skip", "queue", "fail"], e.overlap)
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : e.overlap != "queue" || e.timeout_seconds <= 36000])
+    error_message = "With overlap = \"queue\" timeout_seconds must be at most 36000, ten hours: a run that waits longer would outgrow the 25,000 events of an execution's history: ${join(", ", [
+      for env, e in var.environments : "${env} (${e.timeout_seconds})" if e.overlap == "queue" && e.timeout_seconds > 36000
     ])}."
   }
 

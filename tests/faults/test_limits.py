@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,9 @@ def test_a_run_of_the_default_retries_fits_even_if_every_call_of_aws_uses_up_its
 def test_waiting_for_the_lock_leaves_room_for_the_largest_run() -> None:
     wait = longest_wait(EVENTS - largest(MOST_STEPS, MOST_ATTEMPTS))
     assert wait > MOST_QUEUEING_SECONDS
+    assert f"e.timeout_seconds <= {MOST_QUEUEING_SECONDS}" in (Path(__file__).parents[2] / "variables.tf").read_text(), (
+        "longer ones are refused"
+    )
 
 
 def test_finalize_uses_next_to_nothing() -> None:
