@@ -23,12 +23,14 @@ check "way_out_of_functions" {
 module "audit_store" {
   source = "./modules/audit_store"
 
-  table       = local.table
-  bucket      = local.bucket
-  partition   = local.location.partition
-  audit       = var.audit
-  kms_key_arn = var.kms_key_arn
-  tags        = var.tags
+  name         = var.name
+  environments = keys(var.environments)
+  table        = local.table
+  bucket       = local.bucket
+  partition    = local.location.partition
+  audit        = var.audit
+  kms_key_arn  = var.kms_key_arn
+  tags         = var.tags
 }
 
 module "notifications" {
@@ -122,6 +124,8 @@ module "state_machine" {
   }
 
   function = module.runner[each.key].function
+
+  items_retention_days = var.audit.items_retention_days
 
   log_retention_days = var.audit.log_retention_days
   kms_key_arn        = var.kms_key_arn

@@ -630,6 +630,11 @@ variable "audit" {
     cache_retention_days       dbt's parse caches (cache/) expire after this; the next run makes them again.
     incomplete_upload_days     uploads that broke off are removed after this.
     log_retention_days         of the log groups.
+    rows_retention_days        rows of the long-term audit (audit/) expire after this.
+    items_retention_days       nodes and outcomes leave the table after this, at least 91; runs, releases and promotions never do.
+    athena                     tables and named queries over the long-term audit; they cost nothing until somebody asks.
+    former_environments        environments that are gone and whose rows are still to be found.
+    object_lock                { mode = "GOVERNANCE" or "COMPLIANCE", days } for everything in the bucket. A bucket has it from its creation or never.
   EOT
   type = object({
     force_destroy             = optional(bool, false)
@@ -639,9 +644,42 @@ variable "audit" {
     cache_retention_days      = optional(number, 30)
     incomplete_upload_days    = optional(number, 7)
     log_retention_days        = optional(number, 90)
+    rows_retention_days       = optional(number, 0)
+    items_retention_days      = optional(number, 0)
+    athena                    = optional(bool, true)
+    former_environments       = optional(list(string), [])
+    object_lock               = optional(object({ mode = string, days = number }))
   })
   nullable = false
   default  = {}
+
+  validation {
+    condition     = var.audit.rows_retention_days >= 0 && floor(var.audit.rows_retention_days) == var.audit.rows_retention_days
+    error_message = "audit.rows_retention_days must be a whole number of days; 0 keeps for ever."
+  }
+
+  # Step Functions knows a run for 90 days, and as long it can be resumed from its items.
+  validation {
+    condition     = var.audit.items_retention_days == 0 || (var.audit.items_retention_days >= 91 && floor(var.audit.items_retention_days) == var.audit.items_retention_days)
+    error_message = "audit.items_retention_days must be 0 (for ever) or a whole number of at least 91 days, as long as a run can be resumed."
+  }
+
+  validation {
+    condition     = alltrue([for env in var.audit.former_environments : can(regex("^[a-z0-9][a-z0-9_-]{0,39}$", env))])
+    error_message = "audit.former_environments must be names of environments: a-z, 0-9, _ and -."
+  }
+
+  validation {
+    condition = var.audit.object_lock == null ? true : (
+      contains(["GOVERNANCE", "COMPLIANCE"], var.audit.object_lock.mode) && var.audit.object_lock.days >= 1 && floor(var.audit.object_lock.days) == var.audit.object_lock.days
+    )
+    error_message = "audit.object_lock must be { mode = \"GOVERNANCE\" or \"COMPLIANCE\", days = a whole number of at least 1 }."
+  }
+
+  validation {
+    condition     = var.audit.object_lock == null || !var.audit.force_destroy
+    error_message = "audit.object_lock keeps what audit.force_destroy would delete: choose one."
+  }
 
   validation {
     condition = alltrue([

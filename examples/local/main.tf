@@ -81,5 +81,5 @@ module "dbt" {
   observability = { saved_queries = false }
 
   # Nothing to keep. Without a rule there is no lifecycle, for which the provider would wait a minute.
-  audit = { force_destroy = true, deletion_protection = false, cache_retention_days = 0, incomplete_upload_days = 0, log_retention_days = 1 }
+  audit = { force_destroy = true, deletion_protection = false, cache_retention_days = 0, incomplete_upload_days = 0, log_retention_days = 1, athena = false }
 }

@@ -15,6 +15,16 @@ resource "aws_dynamodb_table" "this" {
     type = "S"
   }
 
+  # Nodes and outcomes carry the time at which they may go, where audit.items_retention_days says so.
+  dynamic "ttl" {
+    for_each = var.audit.items_retention_days > 0 ? ["expires_at"] : []
+
+    content {
+      attribute_name = ttl.value
+      enabled        = true
+    }
+  }
+
   point_in_time_recovery {
     enabled = true
   }
@@ -28,9 +38,26 @@ resource "aws_dynamodb_table" "this" {
 }
 
 resource "aws_s3_bucket" "this" {
-  bucket        = var.bucket
-  force_destroy = var.audit.force_destroy
-  tags          = var.tags
+  bucket              = var.bucket
+  force_destroy       = var.audit.force_destroy
+  object_lock_enabled = var.audit.object_lock != null
+  tags                = var.tags
+}
+
+# Nobody, in COMPLIANCE mode not even the account's root user, deletes a version before its time.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+resource "aws_s3_bucket_object_lock_configuration" "this" {
+  count = var.audit.object_lock == null ? 0 : 1
+
+  bucket     = aws_s3_bucket.this.id
+  depends_on = [aws_s3_bucket_versioning.this]
+
+  rule {
+    default_retention {
+      mode = var.audit.object_lock.mode
+      days = var.audit.object_lock.days
+    }
+  }
 }
 
 resource "aws_s3_bucket_versioning" "this" {
@@ -43,7 +70,7 @@ resource "aws_s3_bucket_versioning" "this" {
 
 # S3 takes a minute to confirm a lifecycle: nothing waits for it.
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
-  count = anytrue([for days in [local.runs_days, local.noncurrent_days, local.cache_days, local.upload_days] : days > 0]) ? 1 : 0
+  count = anytrue([for days in [local.runs_days, local.rows_days, local.noncurrent_days, local.cache_days, local.results_days, local.upload_days] : days > 0]) ? 1 : 0
 
   bucket     = aws_s3_bucket.this.id
   depends_on = [aws_s3_bucket_versioning.this]
@@ -74,6 +101,41 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
       filter {
         prefix = "cache/"
+      }
+
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+
+  dynamic "rule" {
+    for_each = local.rows_days > 0 ? [local.rows_days] : []
+
+    content {
+      id     = "expire-audit"
+      status = "Enabled"
+
+      filter {
+        prefix = "audit/"
+      }
+
+      expiration {
+        days = rule.value
+      }
+    }
+  }
+
+  # Results of queries; what they were made of stays.
+  dynamic "rule" {
+    for_each = local.results_days > 0 ? [local.results_days] : []
+
+    content {
+      id     = "expire-query-results"
+      status = "Enabled"
+
+      filter {
+        prefix = "athena/"
       }
 
       expiration {
@@ -119,8 +181,10 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 
 locals {
   runs_days       = var.audit.runs_retention_days
+  rows_days       = var.audit.rows_retention_days
   noncurrent_days = var.audit.noncurrent_retention_days
   cache_days      = var.audit.cache_retention_days
+  results_days    = var.audit.athena ? var.audit.cache_retention_days : 0
   upload_days     = var.audit.incomplete_upload_days
 }
 

@@ -1,3 +1,13 @@
+variable "name" {
+  description = "The deployment's name."
+  type        = string
+}
+
+variable "environments" {
+  description = "The environments, whose rows the tables hold."
+  type        = list(string)
+}
+
 variable "table" {
   description = "Name of the table."
   type        = string
@@ -22,6 +32,11 @@ variable "audit" {
     noncurrent_retention_days = number
     cache_retention_days      = number
     incomplete_upload_days    = number
+    rows_retention_days       = number
+    items_retention_days      = number
+    athena                    = bool
+    former_environments       = list(string)
+    object_lock               = object({ mode = string, days = number })
   })
 }
 

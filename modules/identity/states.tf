@@ -183,6 +183,14 @@ data "aws_iam_policy_document" "states" {
     }
   }
 
+  # The closing record of each run, for the long-term audit. What has been written can be overwritten, never deleted, and each version stays.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ArchiveRuns"
+    actions   = ["s3:PutObject"]
+    resources = ["${var.arns.bucket}/audit/runs/env=${var.environment}/*"]
+  }
+
   # https://docs.aws.amazon.com/step-functions/latest/dg/connect-sns.html#sns-iam
   statement {
     sid       = "Notify"
@@ -228,6 +236,30 @@ data "aws_iam_policy_document" "states" {
         test     = "StringEquals"
         variable = "kms:EncryptionContext:aws:dynamodb:tableName"
         values   = [split("/", var.arns.table)[1]]
+      }
+    }
+  }
+
+  # With a bucket key the context is the bucket, without it is the object.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html#encryption-context
+  dynamic "statement" {
+    for_each = local.kms_keys
+
+    content {
+      sid       = "ArchiveKey"
+      actions   = ["kms:GenerateDataKey"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = [local.via.s3]
+      }
+
+      condition {
+        test     = "StringLike"
+        variable = "kms:EncryptionContext:aws:s3:arn"
+        values   = [var.arns.bucket, "${var.arns.bucket}/audit/runs/env=${var.environment}/*"]
       }
     }
   }

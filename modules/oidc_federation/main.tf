@@ -64,7 +64,7 @@ locals {
 
   # What the runs of an environment leave in the bucket, for people to read.
   trail = { for env in keys(local.operators) : env => concat(
-    ["runs/${env}", "docs/${env}"], [for table in ["attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
+    ["runs/${env}", "docs/${env}"], [for table in ["runs", "attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
   ) }
 
   kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]

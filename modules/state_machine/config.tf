@@ -21,6 +21,7 @@ locals {
     timeout_seconds = var.settings.timeout_seconds
     jobs            = { for name, job in var.settings.jobs : name => merge(job, { vars = jsondecode(job.vars) }) }
     env_vars        = var.settings.env_vars
+    audit           = { items_retention_days = var.items_retention_days }
 
     roles = {
       states    = var.roles.states

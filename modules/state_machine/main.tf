@@ -7,6 +7,7 @@ locals {
   scalars = {
     partition   = var.location.partition
     table       = var.table
+    bucket      = var.bucket
     environment = var.environment
     topic       = var.arns.topic
     announce    = var.arns.announce

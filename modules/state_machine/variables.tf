@@ -139,3 +139,8 @@ variable "kms_key_arn" {
 variable "tags" {
   type = map(string)
 }
+
+variable "items_retention_days" {
+  description = "Days after which outcomes and nodes leave the table; 0 keeps them."
+  type        = number
+}

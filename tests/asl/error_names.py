@@ -48,6 +48,7 @@ _INTEGRATIONS = {
     "aws-sdk:ecs": ("ecs", "Ecs", "EcsException", ()),
     # What the sandbox itself fails with has names of its own, or had none in older runtimes.
     "lambda": ("lambda", "Lambda", "AWSLambdaException", ("Lambda.Unknown", "Runtime.ExitError", "Sandbox.Timedout")),
+    "aws-sdk:s3": ("s3", "S3", "S3Exception", ("S3.SlowDownException", "S3.InternalErrorException", "S3.ServiceUnavailableException")),
     "sns": ("sns", "SNS", "AmazonSNSException", ()),
     "aws-sdk:sfn": ("stepfunctions", "Sfn", "SfnException", ()),
     "aws-sdk:cloudwatch": ("cloudwatch", "CloudWatch", "CloudWatchException", ()),

@@ -236,6 +236,7 @@ class Cloud:
         announced: the run items that announce was started for, by the execution's name.
         metrics: the requests that put metrics, in order.
         published: the entries put on the event bus, in order.
+        archived: the rows written to the bucket, by key.
         waits: the seconds waited, in order.
         random: what $random gives.
         definitions: by file name, what to run in place of the project's own.
@@ -254,6 +255,7 @@ class Cloud:
     announced: dict[str, str] = field(default_factory=dict)
     metrics: list[Item] = field(default_factory=list)
     published: list[Item] = field(default_factory=list)
+    archived: dict[str, Item] = field(default_factory=dict)
     waits: list[int] = field(default_factory=list)
     random: float = 0.5
     definitions: dict[str, Item] = field(default_factory=dict)
@@ -352,6 +354,9 @@ class Cloud:
             return (self._start_execution if action == "startExecution" else self._describe_execution)(call.arguments)
         if service == "events":
             return self._put_events(call.arguments)
+        if service == "aws-sdk:s3":
+            assert action == "putObject"
+            return self._put_object(call.arguments)
         client = {"sns": self.sns, "aws-sdk:cloudwatch": self.cloudwatch}.get(service, self.dynamodb)
         result = _request(client, service, action, call.arguments)
         if action == "publish":
@@ -373,6 +378,13 @@ class Cloud:
         keys = [key for key in arguments["RequestItems"][TABLE]["Keys"] if key["sk"]["S"] in left]
         read = [item for item in result["Responses"][TABLE] if item["sk"]["S"] not in left]
         return {"Responses": {TABLE: read}, "UnprocessedKeys": {TABLE: {"Keys": keys}} if keys else {}}
+
+    def _put_object(self, arguments: Item) -> Item:
+        """An object whose body is JSON, which Step Functions writes out as text."""
+        _validate("s3", "PutObject", {**arguments, "Body": json.dumps(arguments["Body"]).encode()}, camel=False)
+        assert arguments["Bucket"] == render.SAMPLE["bucket"]
+        self.archived[arguments["Key"]] = arguments["Body"]
+        return {"ETag": "1"}
 
     def _start_execution(self, arguments: Item) -> Item:
         """Starts announce, as far as a run is concerned: what has its name has run before."""

@@ -19,6 +19,7 @@ SAMPLE: Mapping[str, str] = {
     "partition": "aws",
     "table": "analytics-audit",
     "environment": "prod",
+    "bucket": "analytics-audit-123456789012-eu-central-1",
     "topic": "arn:aws:sns:eu-central-1:123456789012:analytics-prod",
     "announce": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod-announce",
     "namespace": "dbt/analytics/prod",
@@ -27,7 +28,7 @@ SAMPLE: Mapping[str, str] = {
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "dbt_run.asl.json": frozenset({"partition", "table", "environment", "announce"}),
     "finalize.asl.json": frozenset({"partition", "table", "environment", "announce"}),
-    "announce.asl.json": frozenset({"partition", "table", "environment", "topic", "namespace"}),
+    "announce.asl.json": frozenset({"partition", "table", "bucket", "environment", "topic", "namespace"}),
 }
 """The placeholders that each definition uses."""
 

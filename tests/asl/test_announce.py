@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asl.ended import ENDED, FAILED, leave, node
-from asl.fakes import EXECUTION, NOW, RUN_ID, RUN_KEY, STARTED_AT, Cloud, Fault
+from asl.fakes import EXECUTION, NOW, RUN_ID, RUN_KEY, STARTED_AT, TABLE, Cloud, Fault
 
 LATER = "2026-11-22T11:00:00.000Z"
 NEXT_DAY = "2026-11-23T00:10:00.000Z"
@@ -76,6 +76,26 @@ def test_success_is_measured_and_published_and_troubles_nobody(cloud: Cloud) -> 
         "status": "SUCCEEDED",
         "succeeded_at": NOW,
     }
+
+
+def test_every_run_that_is_told_of_has_its_row_in_the_long_term_audit(cloud: Cloud) -> None:
+    for record in (ENDED, FAILED, {name: value for name, value in FAILED.items() if name not in ("job", "steps", "release")}):
+        leave(cloud, record)
+        item = {"versions": {"M": {"dbt-core": {"S": "1.11.16"}}}}
+        key = {"pk": {"S": "ENV#prod"}, "sk": {"S": RUN_KEY}}
+        values = {name: {"S": value} for name, value in record.items()}
+        cloud.dynamodb.put_item(TableName=TABLE, Item={**key, **values, **item})
+        announce(cloud)
+        row = {**record, "environment": "prod", "versions": {"dbt-core": "1.11.16"}}
+        assert cloud.archived == {f"audit/runs/env=prod/date={STARTED_AT[:10]}/{RUN_ID}.jsonl": row}
+        cloud.archived.clear()
+
+
+def test_a_row_that_cannot_be_written_fails_announce_in_the_end_and_nothing_else(cloud: Cloud) -> None:
+    leave(cloud, FAILED, node("model.shop.orders"))
+    execution = cloud.announce(RUN_KEY, {"ArchiveRun": Fault("S3.SlowDownException")})
+    assert cloud.archived == {} and len(cloud.notifications) == 1
+    assert (execution.error, "ArchiveRun: S3.SlowDownException" in str(execution.cause)) == ("Dbt.RunnerError", True)
 
 
 def test_failure_says_what_failed_who_owns_it_and_what_it_blocks(cloud: Cloud) -> None:

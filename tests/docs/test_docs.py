@@ -502,5 +502,5 @@ def test_the_cost_page_reckons_right() -> None:
     )
     assert said is not None
     transitions, runs, total, dollars = (float(figure.replace(",", "")) for figure in said.groups())
-    assert (transitions, runs, total) == (17 + 4 * 3 + 7, 30 * 24, transitions * runs)
+    assert (transitions, runs, total) == (17 + 4 * 3 + 8, 30 * 24, transitions * runs)
     assert dollars == round(total * 0.025 / 1000, 2)

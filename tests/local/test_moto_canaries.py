@@ -225,6 +225,11 @@ def _(world: World) -> None:
 def _(world: World) -> None:
     output = world.output({"A": sdk("ecs:describeClusters", {"Clusters": ["cluster"]})})
     assert "cluster" in json.dumps(output)
+    # An object as a body is written as JSON, which is how the state machines write rows of the long-term audit.
+    bucket = world.client("s3")
+    bucket.create_bucket(Bucket="rows", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    world.output({"A": sdk("s3:putObject", {"Bucket": "rows", "Key": "a.jsonl", "Body": {"a": "\u2264"}, "ChecksumAlgorithm": "SHA256"})})
+    assert json.loads(bucket.get_object(Bucket="rows", Key="a.jsonl")["Body"].read()) == {"a": "\u2264"}
 
 
 @check("stepfunctions-engine.result-case")

@@ -474,6 +474,25 @@ def test_an_upload_that_fails_is_an_error_of_ours_that_keeps_the_nodes(
     assert "S3 does not answer" in outcome["message"]
 
 
+@pytest.mark.parametrize("days", [0, 400])
+@pytest.mark.parametrize("archived", [True, False])
+def test_only_what_the_long_term_audit_has_expires(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, archived: bool
+) -> None:
+    run.config["audit"] = {"items_retention_days": days}
+    if not archived:
+        monkeypatch.setattr(Store, "upload_new", lambda *_: (_ for _ in ()).throw(ConnectionError("S3 does not answer")))
+    scripted(run, tmp_path, "node('a', 'success')\nnode('b', 'error')\ndone(False)\n")
+    assert run.attempt() == 10
+    items = [run.outcome(), *run.nodes().values()]
+    expiry = {item.get("expires_at") for item in items}
+    if days and archived:
+        assert len(items) == 3 and len(expiry) == 1
+        assert 0 <= time.time() + 400 * 86400 - int(expiry.pop() or 0) < 600
+    else:
+        assert expiry == {None}
+
+
 def test_a_report_that_cannot_be_made_changes_nothing(
     run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

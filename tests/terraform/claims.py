@@ -30,7 +30,7 @@ SECRETS = {
 }
 DATABASES = {"prod": "cluster-PROD0/dbt_prod", "prod-eu": "cluster-PRODEU0/dbt_eu"}
 # The tables of the long-term audit, folders of the bucket.
-TABLES = ("attempts", "nodes", "promotions")
+TABLES = ("runs", "attempts", "nodes", "promotions")
 POINTER = ("pk", "sk", "version", "previous", "promoted_at", "promoted_by", "reason")
 
 # Actions that know no resource, so that IAM cannot hold them to an environment (docs/security.md#roles).
@@ -59,7 +59,7 @@ KEYS = ("kms:GenerateDataKey*", "kms:ReEncrypt*")
 TASKS = {
     "states": (
         "dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "events:PutRule", "events:PutTargets", "iam:PassRole",
-        "events:PutEvents", "sns:Publish", *KEYS, *ACCOUNT_WIDE,
+        "events:PutEvents", "s3:PutObject", "sns:Publish", *KEYS, *ACCOUNT_WIDE,
     ),
     "task": ("dynamodb:PutItem", "dynamodb:UpdateItem", "s3:PutObject", "sts:SetSourceIdentity", *KEYS,
         "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "logs:CreateLogStream", "logs:PutLogEvents"),
@@ -167,8 +167,16 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     releases, runs, cache = f"{BUCKET}/releases/*", f"{BUCKET}/runs/{mine}/*", f"{BUCKET}/cache/{mine}/*"
     docs, freshness = f"{BUCKET}/docs/{mine}/*", f"{BUCKET}/runs/{mine}/*/sources.json"
     rows = {table: f"{BUCKET}/audit/{table}/env={mine}/*" for table in TABLES}
+    once = [pattern for table, pattern in rows.items() if table != "runs"]
     prefixes = [f"docs/{mine}/*", *(f"audit/{table}/env={mine}/*" for table in TABLES)]
-    yield Claim("touch the audit bucket", ("warehouse", "states", "execution", "scheduler", "events"), on_bucket)
+    yield Claim("touch the audit bucket", ("warehouse", "execution", "scheduler", "events"), on_bucket)
+    yield Claim(
+        "do more to the audit bucket than write the rows of its runs",
+        ("states",),
+        lambda r: z3.And(on_bucket(r), _not(z3.And(r.on(rows["runs"]), r.does("s3:PutObject")))),
+    )
+    others = tuple(role for role in ROLES if role != "states")
+    yield Claim("write the row of a run", others, lambda r: z3.And(r.on(rows["runs"]), r.does("s3:Put*", "s3:Replicate*")))
     yield Claim(
         "touch an object but releases, its own runs, rows of the long-term audit, documentation and parse cache",
         ROLES,
@@ -190,7 +198,7 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     yield Claim(
         "overwrite a published file or a row",
         ROLES,
-        lambda r: z3.And(r.on(releases, *rows.values()), r.does("s3:Put*", "s3:Replicate*"), _not(r.present("s3:if-none-match"))),
+        lambda r: z3.And(r.on(releases, *once), r.does("s3:Put*", "s3:Replicate*"), _not(r.present("s3:if-none-match"))),
     )
     yield Claim("write a promotion's row", ("task", "operator"), lambda r: z3.And(r.on(rows["promotions"]), r.does("s3:Put*")))
     yield Claim("write an attempt's row", FEDERATED, lambda r: z3.And(r.on(rows["attempts"], rows["nodes"]), r.does("s3:Put*")))
@@ -219,6 +227,7 @@ def _about_secrets(mine: str) -> Iterator[Claim]:
     theirs["states"] = lambda r: z3.Or(
         r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"),
         r.has(f"{context}aws:sns:topicArn", f"arn:aws:sns:{REGION}:{ACCOUNT}:{NAME}-{mine}"),
+        r.has(f"{context}aws:s3:arn", BUCKET, f"{BUCKET}/audit/runs/env={mine}/*"),
     )
     theirs["task"] = lambda r: z3.Or(
         r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"),

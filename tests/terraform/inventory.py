@@ -117,6 +117,11 @@ def _schedule(values: Values) -> dict[str, Any]:
 
 
 _PICK: dict[str, Callable[[Values], dict[str, Any]]] = {
+    "aws_athena_named_query": _keys("name", "workgroup", "database"),
+    "aws_athena_workgroup": _keys("name", "configuration"),
+    "aws_glue_catalog_database": _keys("name"),
+    "aws_glue_catalog_table": _keys("name", "parameters", "partition_keys"),
+    "aws_s3_bucket_object_lock_configuration": _keys("rule"),
     "aws_cloudwatch_event_rule": lambda v: {"name": v["name"], "pattern": json.loads(v["event_pattern"])},
     "aws_cloudwatch_event_target": _keys("rule", "role_arn"),
     "aws_cloudwatch_log_group": _keys("name", "retention_in_days", "kms_key_id"),
@@ -147,7 +152,7 @@ _PICK: dict[str, Callable[[Values], dict[str, Any]]] = {
         "environment",
         "vpc_config",
     ),
-    "aws_s3_bucket": _keys("bucket", "force_destroy"),
+    "aws_s3_bucket": _keys("bucket", "force_destroy", "object_lock_enabled"),
     "aws_s3_bucket_lifecycle_configuration": _keys("rule"),
     "aws_s3_bucket_ownership_controls": _keys("rule"),
     "aws_s3_bucket_policy": lambda v: {"statements": statements(v["policy"])},

@@ -219,6 +219,19 @@ CASES = [
         for field in ("runs_retention_days", "noncurrent_retention_days", "cache_retention_days", "incomplete_upload_days")
         for bad in (-1, 1.5)
     ),
+    *(
+        Case(f"audit.{field}", bad, message)
+        for field, bad, message in (
+            ("rows_retention_days", -1, "audit.rows_retention_days must be a whole number of days"),
+            ("rows_retention_days", 1.5, "audit.rows_retention_days must be a whole number of days"),
+            ("items_retention_days", 90, "audit.items_retention_days must be 0 (for ever) or a whole number of at least 91 days"),
+            ("items_retention_days", 100.5, "audit.items_retention_days must be 0"),
+            ("former_environments", ["Prod!"], "audit.former_environments must be names of environments"),
+            ("object_lock", {"mode": "LEGAL", "days": 30}, "audit.object_lock must be"),
+            ("object_lock", {"mode": "GOVERNANCE", "days": 0}, "audit.object_lock must be"),
+        )
+    ),
+    Case("audit", {"object_lock": {"mode": "GOVERNANCE", "days": 30}, "force_destroy": True}, "choose one"),
     Case("audit.log_retention_days", 10, "audit.log_retention_days must be one of"),
     *(Case("notifications.emails", [bad], f"team@example.com: {bad}.") for bad in ("team", "a@b", "a b@example.com")),
     Case("notifications.owners", {"finance": ["x"]}, "notifications.owners must hold lists of addresses such as team@example.com: x."),

@@ -84,5 +84,6 @@ def copy_checkout(target: Path) -> Path:
             copy = target / folder / source.name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
-    shutil.copytree(ROOT / "asl", target / "asl")
+    for folder in ("asl", "modules/audit_store/athena"):
+        shutil.copytree(ROOT / folder, target / folder)
     return target

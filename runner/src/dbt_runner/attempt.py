@@ -258,7 +258,12 @@ class Attempt:
             if not isinstance(exc, AlreadyThere):
                 rows.write(item, sizes)
             return result.exit_code or _typed(exc, log).kind.exit_code
-        rows.write(item, sizes)
+        days = self._request.config.items_retention_days if self._request else 0
+        if rows.write(item, sizes) and days:
+            try:
+                audit.let_expire(self._store, item, self._nodes.items if self._nodes else (), days)
+            except Exception as exc:
+                log.warning("items of this attempt stay in the table for ever", error=repr(exc))
         if self._request:
             log.info("metrics", **metrics.of_attempt(self._request.config, self._request.job, item))
         if result.error:

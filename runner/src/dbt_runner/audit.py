@@ -254,6 +254,23 @@ def _cut(text: str, most: int = _MAX_OUTCOME_TEXT) -> str:
     return text
 
 
+def let_expire(store: Store, outcome: Item, nodes: Sequence[Item], days: int) -> None:
+    """Gives the items of an attempt a time at which DynamoDB may delete them. Only for what the long-term audit has.
+
+    Args:
+        outcome: as it was written; its claim has to hold still.
+        nodes: all that the attempt has added.
+        days: from now.
+
+    Raises:
+        AlreadyThere: the attempt is another container's by now.
+    """
+    expires_at = int(time.time()) + days * 86_400
+    store.put({**outcome, "expires_at": expires_at}, only_over="holder")
+    # Of a node that two commands ran the table has the later result.
+    store.put_many({item["sk"]: {**item, "expires_at": expires_at} for item in nodes}.values())
+
+
 def _release(meta: ReleaseMeta | None) -> dict[str, Any] | None:
     if meta is None:
         return None

@@ -40,6 +40,7 @@ class EnvironmentConfig:
     health_check_timeout_seconds: int
     log_group: str
     retry_max_attempts: int
+    items_retention_days: int = 0
     function: Mapping[str, Any] | None = None
 
     @property
@@ -78,6 +79,8 @@ def parse(text: str) -> EnvironmentConfig:
             log_group=raw["ecs"]["log_group"],
             retry_max_attempts=raw["retry"]["max_attempts"],
             function=raw["lambda"],
+            # Without a word about it nothing expires.
+            items_retention_days=(raw.get("audit") or {}).get("items_retention_days") or 0,
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

@@ -30,8 +30,8 @@ def check_release(store: Store, version: str) -> list[Check]:
     """
     meta = release.find(store, version)
     return [
-        _check(store, release_key(version, release.BUNDLE), meta.digest),
-        _check(store, release_key(version, release.MANIFEST), meta.manifest_digest),
+        check_object(store, release_key(version, release.BUNDLE), meta.digest),
+        check_object(store, release_key(version, release.MANIFEST), meta.manifest_digest),
         _check_description(store, meta),
     ]
 
@@ -62,10 +62,11 @@ def check_run(store: Store, environment: str, run_id: str) -> list[Check]:
     outcomes = list(store.query(run_pk(environment, run_id), STEP_PREFIX))
     if not outcomes:
         raise TypedError(INVALID_REQUEST, f"environment {environment} has no outcome of a run {run_id}: dbt-runner list shows its runs")
-    return [_check(store, artifact["key"], artifact["sha256"]) for outcome in outcomes for artifact in outcome.get("artifacts", ())]
+    return [check_object(store, artifact["key"], artifact["sha256"]) for outcome in outcomes for artifact in outcome.get("artifacts", ())]
 
 
-def _check(store: Store, key: str, sha256: str) -> Check:
+def check_object(store: Store, key: str, sha256: str) -> Check:
+    """Holds an object against its sha256 (hex)."""
     with tempfile.TemporaryDirectory(prefix="dbt-verify-") as folder:
         path = Path(folder, "object")
         if not store.download(key, path):

@@ -77,6 +77,11 @@ def cache_key(environment: str, name: str) -> str:
     return f"cache/{environment}/{name}"
 
 
+def archive_prefix(table: str, environment: str) -> str:
+    """What the keys of all rows of one table of the long-term audit begin with, for one environment."""
+    return f"audit/{table}/env={environment}/"
+
+
 def documentation_key(environment: str, version: str | None = None) -> str:
     """The S3 key of a project's documentation: that of a release, or of the one that is current."""
     return f"docs/{environment}/{version + '/' if version else ''}index.html"
@@ -89,7 +94,7 @@ def archive_key(table: str, environment: str, date: str, name: str) -> str:
         table: runs, attempts, nodes or promotions.
         date: the day on which the run began or the promotion was made (UTC), such as 2026-11-22.
     """
-    return f"audit/{table}/env={environment}/date={date}/{name}.jsonl"
+    return f"{archive_prefix(table, environment)}date={date}/{name}.jsonl"
 
 
 def now() -> str:
@@ -385,6 +390,12 @@ class Store:
         except self._s3.exceptions.NoSuchKey:
             return None
         return etag
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with `prefix`, in the order of the alphabet."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                yield entry["Key"]
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that stand between `prefix` and the next slash, in the order of the alphabet."""

@@ -226,32 +226,50 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
 @release_command.command("verify")
 @click.option("--version", "-V", help="A release: its three files.")
 @click.option("--run", "run_id", metavar="RUN", help="A run of the environment: every artifact of all its attempts.")
+@click.option("--archive", is_flag=True, help="With --run: from the bucket alone, by the rows of the long-term audit.")
 @_optional_environment
 @_table
 @_bucket
 @_json
 def verify_command(
-    version: str | None, run_id: str | None, environment: str | None, table: str | None, bucket: str | None, as_json: bool
+    version: str | None,
+    run_id: str | None,
+    archive: bool,
+    environment: str | None,
+    table: str | None,
+    bucket: str | None,
+    as_json: bool,
 ) -> None:
     """Reads a release or a run's artifacts again, and holds every byte against the digest that was recorded.
 
+    With --archive the table is not asked, so that it works when the run's items have expired, and first says what the run was: its
+    release, who had promoted that, what it ran and how it ended. With --bucket it does without the table altogether.
+
     The exit code is 32 (Dbt.ReleaseCorrupt) for a release, and 1 for a run, that is not what it was.
     """
-    from dbt_runner import integrity
+    from dbt_runner import account, integrity
+    from dbt_runner.cli import render, terminal
 
-    if (version is None) is (run_id is None) or (run_id and not environment):
-        raise TypedError(INVALID_REQUEST, "give either --version, or --run with --environment")
+    if (version is None) is (run_id is None) or (run_id and not environment) or (archive and not run_id):
+        raise TypedError(INVALID_REQUEST, "give either --version, or --run with --environment (and --archive)")
+    told = None
     with aws_errors():
         store = _store_with_bucket(table, bucket, environment)
         if version is not None:
             what, kind, checks = f"release {version}", RELEASE_CORRUPT, integrity.check_release(store, version)
+        elif archive:
+            assert run_id is not None and environment is not None
+            told = account.read(store, environment, run_id)
+            what, kind, checks = f"run {run_id}", RUNNER_ERROR, list(told.checks)
         else:
             assert run_id is not None and environment is not None
             what, kind, checks = f"run {run_id}", RUNNER_ERROR, integrity.check_run(store, environment, run_id)
     bad = [check for check in checks if check.problem]
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
+        click.echo(json.dumps(asdict(told) if told else [asdict(check) for check in checks], indent=2))
     else:
+        if told:
+            terminal.write(render.account(told))
         for check in checks:
             click.echo(f"{'BAD' if check.problem else 'ok ':<4}{check.key}{f': {check.problem}' if check.problem else ''}")
     if bad:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from dbt_runner.account import Account
 from dbt_runner.cli.terminal import Column, Rows, facts, section, styled
 from dbt_runner.errors import ERRORS
 from dbt_runner.runs import EnvironmentStatus, NodeResultRow, Outcome, Run, RunDetail, StepResult
@@ -252,3 +253,31 @@ def audit_items(items: Iterable[Item]) -> RenderableType:
             rows.append((item["pk"], item["sk"], f"exit code {says}" if says == "0" else says))
     rows += [(pk, f"NODE#{step}#...", f"{number} nodes") for (pk, step), number in nodes.items()]
     return Group(Text("Audit items", style="bold"), Rows((Column("pk"), Column("sk"), Column("")), sorted(rows)))
+
+
+def account(told: Account) -> RenderableType:
+    """A run as the long-term audit tells it."""
+    run, promotion = told.run, told.promotion
+    by = f"{promotion['promoted_by']} at {promotion['promoted_at']}" if promotion else None
+    release = next((row for row in told.attempts if row.get("release_digest")), {})
+    steps = dict.fromkeys(row["step"] for row in told.attempts)
+    return facts(
+        (
+            ("Run", f"{run['run_id']} of {run['environment']}, {run['status']}"),
+            ("Job", run.get("job")),
+            ("Error", run.get("error")),
+            ("Cause", one_line(run["cause"], 300) if run.get("cause") else None),
+            ("Started", run["started_at"]),
+            ("Ended", run.get("ended_at")),
+            ("Asked by", " ".join(filter(None, (run.get("trigger"), run.get("reason"))))),
+            ("Release", run.get("release")),
+            ("Promoted by", by),
+            ("Why", (promotion or {}).get("reason")),
+            ("Commit", release.get("git_commit")),
+            ("Bundle", release.get("release_digest")),
+            ("Manifest", release.get("manifest_digest")),
+            ("Image", run.get("image")),
+            ("Steps", ", ".join(steps)),
+            ("Nodes", counts_of(told.counts)),
+        )
+    )

@@ -211,7 +211,9 @@ def _by_type(nodes: Sequence[NodeResultRow]) -> str:
 def _so_far(found: Findings, now: datetime, written_by: str | None) -> Markup | None:
     if not found.is_open:
         return (
-            tag("p", f"Written at the end of {written_by}, just before the run's record was closed.", class_="note") if written_by else None
+            tag("p", f"Written at the end of {written_by}, just before the run's record was closed.", class_="quiet")
+            if written_by
+            else None
         )
     command = tag("code", _command("report", found.run, found.run.run_id))
     who = (
@@ -311,11 +313,13 @@ def _card(problem: Problem, messages: _Messages, *, is_open: bool) -> Markup:
         facts.append(tag("code", known.path))
     if problem.owner:
         facts.append(["owner: ", tag("strong", tag("bdi", problem.owner))])
-    consequences = []
+    consequences: list[list[object]] = []
     if blocked := [n for n in problem.blocked if n.resource_type in BUILT]:
-        consequences.append(f"Blocks {count(len(blocked), 'node')}: {_names((n.name for n in blocked), _NAMES_IN_CARD)}")
+        names = _names((n.name for n in blocked), _NAMES_IN_CARD)
+        consequences.append([tag("strong", f"Blocks {count(len(blocked), 'node')}:"), f" {names}"])
     if problem.exposures:
-        consequences.append(f"Read by {_names((exposure.name for exposure in problem.exposures), _NAMES_IN_CARD)}")
+        readers = _names((exposure.name for exposure in problem.exposures), _NAMES_IN_CARD)
+        consequences.append([tag("strong", "Read by"), f" {readers}"])
     title = tag("h3", tag("bdi", node.name, title=node.unique_id), class_="mark bad")
     body = (
         tag("p", [[" · " if i else None, fact] for i, fact in enumerate(facts)], class_="quiet"),
