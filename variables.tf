@@ -115,6 +115,7 @@ variable "environments" {
 
     warehouse.settings  the connection as the dbt adapter names it; numbers may be given as numbers. No secrets.
     warehouse.identity  how the warehouse knows the runner, by type: docs/warehouses. postgres: { method = "rds_iam", resource_id = "db-..." }.
+    warehouse.profile   generated, of the two above; or project: the release's own profiles.yml adds to them: docs/warehouses.
     compute.sizes       a step begins with the first; an attempt after one that ran out of memory has the next.
     compute.spot        all attempts of a step but the last run on Spot; a retry.max_attempts of 1 is on Spot too.
     compute.type        where steps run: fargate, or lambda for light ones; a step's own `compute` wins, health_check.compute is the check's.
@@ -133,6 +134,7 @@ variable "environments" {
       type     = string
       settings = optional(map(string), {})
       identity = optional(map(string), {})
+      profile  = optional(string, "generated")
     })
     compute = optional(object({
       type         = optional(string, "fargate")

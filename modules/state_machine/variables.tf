@@ -57,6 +57,7 @@ variable "settings" {
       type     = string
       settings = map(string)
       identity = map(string)
+      profile  = string
     })
     compute = object({
       type         = string

@@ -49,6 +49,9 @@ locals {
     local.supported ? [] : [
       ".type must be one of ${join(", ", keys(local.warehouses))}, not ${local.type}.",
     ],
+    contains(["generated", "project"], var.warehouse.profile) ? [] : [
+      ".profile must be generated (of settings and identity alone) or project (the release's own profiles.yml adds to them).",
+    ],
     [for key in local.secrets :
       ": settings and identity never hold a secret or the path of one; remove ${key}. Let the warehouse trust the runner's AWS identity instead, as docs/warehouses shows for each type; a secret that the dbt project itself reads goes to `secrets`, by its ARN."
     ],

@@ -9,6 +9,7 @@ variable "warehouse" {
     type     = string
     settings = map(string)
     identity = map(string)
+    profile  = string
   })
 }
 

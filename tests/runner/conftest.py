@@ -112,7 +112,7 @@ def config_of(environment: str) -> dict[str, Any]:
         "state_machine": f"{machine}:live",
         "finalize": f"{machine}-finalize",
         "topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:analytics-{environment}",
-        "warehouse": {"type": "duckdb", "settings": {"path": "warehouse.duckdb"}, "identity": {}},
+        "warehouse": {"type": "duckdb", "settings": {"path": "warehouse.duckdb"}, "identity": {}, "profile": "generated"},
         "compute": {
             "type": "fargate",
             "sizes": [{"cpu": 1024, "memory": 4096}],

@@ -25,7 +25,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
-from dbt_runner import attempt, audit, identity, release
+from dbt_runner import attempt, audit, identity, release, stage
 from dbt_runner import bundle as bundles
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
@@ -582,3 +582,30 @@ def test_a_container_without_a_variable_says_which(store: Store, name: str) -> N
 def test_a_container_with_a_step_that_is_no_number_says_so(store: Store) -> None:
     with pytest.raises(TypedError, match="hourly"):
         from_container(container(store, DBT_RUNNER_STEP="hourly"))
+
+
+OWN_PROFILE = "of_a_developer: { outputs: { prod: { type: duckdb, settings: { memory_limit: 1GB } } } }"
+
+
+@pytest.mark.parametrize(("position", "step"), [(0, "STEP#00#health_check#1"), (1, "STEP#01#build#1")])
+def test_the_projects_own_profile_adds_to_the_environments(run: Run, store: Store, tmp_path: Path, position: int, step: str) -> None:
+    run.config["warehouse"]["profile"] = "project"
+    project = projects.write(tmp_path / "project", {**PROJECT, "profiles.yml": OWN_PROFILE})
+    bundles.pack({**stage.files(project), "profiles.yml": project / "profiles.yml"}, tmp_path / "own.tar.gz")
+    publish(store, project, {}, (tmp_path / "own.tar.gz").read_bytes())
+    scripted(
+        run,
+        tmp_path,
+        """
+with open(os.path.join(spec["profiles"], "profiles.yml")) as file:
+    output = json.load(file)["dbt_runner"]["outputs"]["prod"]
+done(output["settings"] == {"memory_limit": "1GB"} and output["path"].endswith("warehouse.duckdb"))
+""",
+    )
+    assert run.attempt(position) == 0, run.outcome(step)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_release_without_the_profile_that_the_environment_wants_is_the_releases_fault(run: Run, released: None, position: int) -> None:
+    run.config["warehouse"]["profile"] = "project"
+    assert run.attempt(position) == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from dbt_runner import profile
 from dbt_runner.config import Warehouse
-from dbt_runner.errors import INVALID_REQUEST
+from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST
 from dbt_runner.warehouses import ADAPTERS, Credential, adapter_of
 from runner.releases import refused
+from runner.releases import write as write_files
 
 DUCKDB = Warehouse("duckdb", {"path": "w.duckdb"}, {})
 POSTGRES = Warehouse("postgres", {"host": "db.example.org", "user": "dbt", "dbname": "analytics"}, {"method": "rds_iam"})
@@ -189,3 +191,61 @@ def test_snowflake_gets_a_signed_request_or_a_token() -> None:
 def test_redshift_is_told_the_database_user_and_its_roles_by_tags_of_the_session() -> None:
     assert adapter_of(REDSHIFT).session_tags(REDSHIFT) == {"RedshiftDbUser": "dbt_prod", "RedshiftDbRoles": "transformer"}
     assert [type_ for type_, least in LEAST.items() if ADAPTERS[type_].session_tags(least)] == ["redshift"]
+
+
+# --- the project's own --------------------------------------------------------------------------------------------------
+
+OWN = Warehouse(SNOWFLAKE.type, {**SNOWFLAKE.settings, "threads": "8"}, {}, profile="project")
+PROJECT = {"dbt_project.yml": "name: shop\nprofile: shop\n"}
+PROFILES = """
+shop:
+  target: dev
+  outputs:
+    dev: { type: snowflake, account: dev, authenticator: externalbrowser }
+    prod:
+      type: snowflake
+      account: "{{ env_var('ACCOUNT') }}"
+      authenticator: externalbrowser
+      threads: 2
+      query_tag: "{{ env_var('TAG', 'none') }}"
+      something_new: true
+"""
+
+
+def written(warehouse: Warehouse, folder: Path, project: Path | None) -> Mapping[str, Any]:
+    profile.write(warehouse, "prod", folder / "profiles", project)
+    output: Mapping[str, Any] = json.loads((folder / "profiles" / "profiles.yml").read_text())["dbt_runner"]["outputs"]["prod"]
+    return output
+
+
+def test_a_projects_own_profile_adds_and_the_environment_and_the_identity_win(tmp_path: Path) -> None:
+    project = write_files(tmp_path / "project", {**PROJECT, "profiles.yml": PROFILES})
+    output = written(OWN, tmp_path, project)
+    assert (output["query_tag"], output["something_new"]) == ("{{ env_var('TAG', 'none') }}", True)
+    assert (output["account"], output["threads"]) == ("org-acct", 8)
+    assert output["authenticator"] == "workload_identity"
+
+
+def test_a_projects_own_profile_counts_only_where_the_environment_says_so(tmp_path: Path) -> None:
+    project = write_files(tmp_path / "project", {**PROJECT, "profiles.yml": PROFILES})
+    assert written(SNOWFLAKE, tmp_path, project) == profile.output(SNOWFLAKE)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (PROJECT, "publish it with --with-profiles"),
+        ({**PROJECT, "profiles.yml": PROFILES.replace("    prod:", "    other:")}, "has no output prod; it has dev, other"),
+        ({**PROJECT, "profiles.yml": PROFILES.replace("type: snowflake\n", "type: duckdb\n")}, "is of type duckdb"),
+        ({**PROJECT, "profiles.yml": PROFILES.replace("query_tag", "password")}, "output prod holds password; remove it"),
+        ({**PROJECT, "profiles.yml": PROFILES.replace("account: dev", "token: s3cret")}, "output dev holds token"),
+        ({**PROJECT, "profiles.yml": "shop: [s3cret"}, "profiles.yml cannot be read"),
+        ({**PROJECT, "profiles.yml": "shop: s3cret"}, "has no profile shop with outputs"),
+        ({"dbt_project.yml": "name: shop", "profiles.yml": PROFILES}, "has no profile None"),
+    ],
+)
+def test_a_profile_that_cannot_be_taken_is_refused_without_its_secrets(tmp_path: Path, files: dict[str, str], words: str) -> None:
+    project = write_files(tmp_path / "project", files)
+    message = refused(COMPILATION_ERROR, lambda: profile.write(OWN, "prod", tmp_path / "profiles", project))
+    assert words in message
+    assert "s3cret" not in message

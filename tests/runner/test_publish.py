@@ -337,3 +337,25 @@ def test_dbts_message_comes_without_its_stack_trace() -> None:
     )
     assert publish._said(stdout, "warning: noise") == "No hub"
     assert publish._said(line("info", "Running"), "No such option\n") == "No such option"
+
+
+OWN = {
+    "dbt_project.yml": "name: shop\nprofile: shop\n",
+    "models/a.sql": "select 1 as id",
+    "profiles.yml": "shop: { outputs: { prod: { type: duckdb, path: x.duckdb } } }",
+}
+
+
+def test_a_projects_own_profile_is_part_of_a_release_only_where_that_was_asked_for(store: Store, tmp_path: Path) -> None:
+    project = write(tmp_path / "shop", OWN)
+    for version, options in (("1.0.0", {}), ("1.0.1", {"with_profiles": True})):
+        publish_(store, project, version, **options)
+        fetched = release.fetch(store, version, tmp_path / version)
+        assert (fetched.project / "profiles.yml").exists() is bool(options)
+
+
+def test_a_profile_with_a_secret_is_not_published(store: Store, tmp_path: Path) -> None:
+    project = write(tmp_path / "shop", {**OWN, "profiles.yml": "shop: { outputs: { ci: { type: postgres, password: hunter2 } } }"})
+    message = refused(COMPILATION_ERROR, lambda: publish_(store, project, with_profiles=True))
+    assert "output ci holds password" in message and "hunter2" not in message
+    assert objects(store) == {}

@@ -63,6 +63,7 @@ def case(type_: str, settings: Mapping[str, Any] | None = None, identity: Mappin
     good = copy.deepcopy(GOOD[type_])
     return {
         "type": type_,
+        "profile": "generated",
         "settings": {**good["settings"], **(settings or {})},
         "identity": {**good.get("identity", {}), **(identity or {})},
     }
@@ -70,8 +71,9 @@ def case(type_: str, settings: Mapping[str, Any] | None = None, identity: Mappin
 
 # What is wrong, and a part of the message that nothing else has.
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"type": "oracle", "settings": {"x": "y"}, "identity": {}}, ".type must be one of athena, bigquery, duckdb, postgres, redshift,"),
+    ({**case("duckdb"), "type": "oracle"}, ".type must be one of athena, bigquery, duckdb, postgres, redshift,"),
     *((case("postgres", {key: "x"}), f"never hold a secret or the path of one; remove {key}.") for key in SECRETS),
+    ({**case("postgres"), "profile": "mine"}, ".profile must be generated"),
     (case("snowflake", identity={"token": "x"}), "never hold a secret or the path of one; remove token."),
     (case("postgres", {"Port": "1"}), ".settings: postgres knows no Port; known are connect_timeout, dbname, host,"),
     (case("snowflake", {"authenticator": "externalbrowser"}), ".settings: snowflake knows no authenticator; known are account,"),
@@ -109,7 +111,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 HARNESS = """
 variable "cases" {
-  type = map(object({ local = bool, warehouse = object({ type = string, settings = map(string), identity = map(string) }) }))
+  type = map(object({
+    local     = bool
+    warehouse = object({ type = string, settings = map(string), identity = map(string), profile = string })
+  }))
 }
 
 module "case" {

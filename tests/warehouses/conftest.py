@@ -70,7 +70,7 @@ def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) 
     publish(store, tmp_path / "project", PROJECT)
 
     def make(warehouse: dict[str, Any]) -> WarehouseRun:
-        environment["warehouse"] = {"identity": {}, **warehouse}
+        environment["warehouse"] = {"identity": {}, "profile": "generated", **warehouse}
         # A driver's import takes its time where many tests run at once.
         environment["health_check"]["timeout_seconds"] = 300
         run = WarehouseRun(store, environment)

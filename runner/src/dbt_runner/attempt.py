@@ -161,7 +161,7 @@ class Attempt:
         self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
         self._lineage = openlineage.Sink(asked, self._environment, target / "manifest.json", log)
         try:
-            with self._nodes, self._credentials(asked, work, log) as extra:
+            with self._nodes, self._credentials(asked, work, log, fetched.project) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 grace = self._compute.grace_seconds
                 supervisor = Supervisor(environment, log, self._interrupts, self._take, step.timeout_seconds, grace, self._mask)
@@ -195,13 +195,16 @@ class Attempt:
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
             self._release = release.find(self._store, asked.release)
-        project = work / "project"
-        project.mkdir()
-        warehouse = asked.config.warehouse
+        project, warehouse = work / "project", asked.config.warehouse
+        if warehouse.profile == profile.FROM_PROJECT:
+            with self._interrupts.raising():
+                project = self._compute.fetch(self._store, asked.release, project).project
+        else:
+            project.mkdir()
         spec = replace(_spec(asked, work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
         with contextlib.ExitStack() as left:
             try:
-                extra = left.enter_context(self._credentials(asked, work, log))
+                extra = left.enter_context(self._credentials(asked, work, log, project))
             except TypedError as exc:
                 refused = exc.kind in (ACCESS_DENIED, WAREHOUSE_UNAVAILABLE)
                 return outcome.from_error(exc, fault=diagnosis.IDENTITY if refused else None)
@@ -212,8 +215,8 @@ class Attempt:
         return outcome.without_credential(outcome.classify_probe(self._report, warehouse.type), self._fault)
 
     @contextlib.contextmanager
-    def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
-        profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
+    def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog, project: Path | None) -> Iterator[dict[str, str]]:
+        profile.write(asked.config.warehouse, asked.key.environment, work / "profiles", project)
         variables = dict(self._compute.variables())
         self._mask.add(variables.values())
         if short := sorted(name for name, value in {**self._secrets, **variables}.items() if len(value.strip()) < SHORTEST):

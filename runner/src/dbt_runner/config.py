@@ -15,11 +15,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Warehouse:
-    """How an environment reaches its warehouse: adapter type, plain settings, and how the identity is obtained."""
+    """How an environment reaches its warehouse: adapter type, plain settings, and how the identity is obtained.
+
+    Attributes:
+        profile: `generated` for a profile that is made of the settings alone, `project` for one to which the release's own adds.
+    """
 
     type: str
     settings: Mapping[str, str]
     identity: Mapping[str, str]
+    profile: str = "generated"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,12 @@ def parse(text: str) -> EnvironmentConfig:
             region=raw["region"],
             bucket=raw["bucket"],
             state_machine=raw["state_machine"],
-            warehouse=Warehouse(raw["warehouse"]["type"], raw["warehouse"]["settings"] or {}, raw["warehouse"]["identity"] or {}),
+            warehouse=Warehouse(
+                type=raw["warehouse"]["type"],
+                settings=raw["warehouse"]["settings"] or {},
+                identity=raw["warehouse"]["identity"] or {},
+                profile=raw["warehouse"].get("profile", "generated"),
+            ),
             compute=raw["compute"],
             jobs=raw["jobs"],
             roles=raw["roles"],

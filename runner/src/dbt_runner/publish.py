@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner import checkout, release, stage
+from dbt_runner import checkout, profile, release, stage
 from dbt_runner.checkout import Git
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
 from dbt_runner.store import Store
@@ -102,6 +102,7 @@ def publish(
     author: str,
     on_progress: Callable[[str], None],
     vars: Mapping[str, Any] | None = None,
+    with_profiles: bool = False,
 ) -> release.Published:
     """Publishes a dbt project as a release.
 
@@ -112,13 +113,14 @@ def publish(
         author: who publishes, as AWS knows them (an ARN).
         on_progress: is told what happens next, in a few words.
         vars: variables that the project needs in order to parse. They are no part of the release: a run brings its own.
+        with_profiles: whether the project's profiles.yml is a part of it, for environments that take it into account.
 
     Raises:
         TypedError: Dbt.InvalidRequest (no such project, a version that is taken, ...), Dbt.CompilationError (packages that cannot
             be installed, a project that does not parse; with dbt's own message). Nothing was published then.
     """
     with tempfile.TemporaryDirectory(prefix="dbt-publish-") as folder:
-        packed = pack(project, version, adapter, Path(folder), on_progress, vars)
+        packed = pack(project, version, adapter, Path(folder), on_progress, vars, with_profiles)
         already = release.published(store, packed.version, packed.bundle)
         if already is not None:
             return already
@@ -151,12 +153,13 @@ def pack(
     folder: Path,
     on_progress: Callable[[str], None],
     vars: Mapping[str, Any] | None = None,
+    with_profiles: bool = False,
 ) -> Packed:
     """Makes a project's bundle, with its packages in it.
 
     Args:
         folder: an empty folder, for the bundle and for what dbt leaves behind.
-        version, vars: as `publish`.
+        version, vars, with_profiles: as `publish`.
 
     Raises:
         TypedError: as `publish`.
@@ -173,6 +176,8 @@ def pack(
     temporary = folder.resolve()
     dbt = _Dbt(temporary, adapter, _environment(version, git), vars or {})
 
+    if with_profiles:
+        profile.outputs_of(source.root)
     on_progress(f"copying project {source.name}")
     copy, stands_for = stage.stage(source, temporary / "stage")
     if stage.lists_packages(copy):
@@ -180,7 +185,8 @@ def pack(
         dbt.run("deps", copy, "its packages cannot be installed", shown_as=(temporary / "stage", stands_for))
 
     bundle = temporary / release.BUNDLE
-    bundles.pack(stage.with_packages(stage.read_project(copy)), bundle)
+    profiles = {profile.FILE: source.root / profile.FILE} if with_profiles else {}
+    bundles.pack({**stage.with_packages(stage.read_project(copy)), **profiles}, bundle)
     return Packed(version, adapter, bundle, temporary, source, git, dbt)
 
 

@@ -58,6 +58,7 @@ def release_command() -> None:
 @_bucket
 @click.option("--adapter", help="The warehouse type to parse for, such as snowflake.")
 @click.option("--vars", "vars_", metavar="JSON", help='Variables that the project needs in order to parse, such as {"day": "2026-11-22"}.')
+@click.option("--with-profiles", is_flag=True, help="Make profiles.yml a part of it, for environments with warehouse.profile = project.")
 @_json
 def publish_command(
     project: Path,
@@ -67,6 +68,7 @@ def publish_command(
     bucket: str | None,
     adapter: str | None,
     vars_: str | None,
+    with_profiles: bool,
     as_json: bool,
 ) -> None:
     """Publishes a dbt project as an immutable release.
@@ -90,6 +92,7 @@ def publish_command(
             author=_caller(),
             on_progress=lambda line: click.echo(line, err=True),
             vars=variables,
+            with_profiles=with_profiles,
         )
     about = published.release
     if as_json:

@@ -74,13 +74,16 @@ class Adapter:
     needs: Callable[[Warehouse], Sequence[Need]] = lambda _: ()
     session_tags: Callable[[Warehouse], Mapping[str, str]] = _nothing
 
-    def output(self, warehouse: Warehouse) -> dict[str, Any]:
+    def output(self, warehouse: Warehouse, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One output of a profile: dbt's connection settings for this warehouse.
+
+        Args:
+            own: what the project says itself. The environment's settings win over it, and the identity over both.
 
         Raises:
             TypedError: Dbt.InvalidRequest, naming the setting.
         """
-        result: dict[str, Any] = {"type": self.type, "threads": 4, **self.fixed}
+        result: dict[str, Any] = {"threads": 4, **self.fixed, **(own or {}), "type": self.type}
         for key, value in warehouse.settings.items():
             if key not in self.settings:
                 raise invalid(f"settings.{key}", f"unknown for {self.type}; known are {', '.join(self.settings)}")
