@@ -11,13 +11,22 @@ import pytest
 
 from dbt_runner.errors import ERRORS
 from dbt_runner.store import Item
-from flow.support import Stack
+from flow.support import Stack, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group("stack")]
 
 
 def step(*commands: str, name: str = "only", **more: Any) -> dict[str, Any]:
     return {"name": name, "commands": list(commands), **more}
+
+
+def archived(stack: Stack, key: str) -> Any:
+    """The first row of an object of the long-term audit; None while there is none."""
+    s3 = stack.client("s3")
+    try:
+        return json.loads(s3.get_object(Bucket=stack.config("local").bucket, Key=key)["Body"].read().splitlines()[0])
+    except s3.exceptions.NoSuchKey:
+        return None
 
 
 def test_a_second_plan_changes_nothing(stack: Stack) -> None:
@@ -76,6 +85,11 @@ def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack, hou
     date = record["started_at"][:10]
     rows = [json.loads(line) for line in read(f"audit/nodes/env=local/date={date}/{record['run_id']}.build.1.jsonl").splitlines()]
     assert {row["unique_id"] for row in rows} == {i for i, n in nodes.items() if n["step"] == "build"}
+    # And what is there in years: the run's row comes from announce, beside the run.
+    row = wait_for("the run's row", lambda: archived(stack, f"audit/runs/env=local/date={date}/{record['run_id']}.jsonl"))
+    assert (row["status"], row["release"], row["versions"]) == ("SUCCEEDED", "shop-1", record["versions"])
+    told = stack.cli("verify", "--run", record["run_id"], "--archive", "--environment", "local", "--bucket", bucket).stdout
+    assert f"{record['run_id']} of local, SUCCEEDED" in told and "BAD" not in told and "unaltered" in told
     key = record["artifacts"] + "build/1/run_results.json"
     results = json.loads(stack.client("s3").get_object(Bucket=stack.config("local").bucket, Key=key)["Body"].read())
     assert {r["unique_id"] for r in results["results"]} == {i for i, n in nodes.items() if n["step"] == "build"}
