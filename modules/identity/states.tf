@@ -141,6 +141,38 @@ data "aws_iam_policy_document" "states" {
     }
   }
 
+  # That no container begins any more, and nothing else: neither a claim nor an outcome can be written.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "CloseClaims"
+    actions   = ["dynamodb:UpdateItem"]
+    resources = [var.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["RUN#${var.environment}#*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:Attributes"
+      values   = ["pk", "sk", "closed_up_to"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:Attributes"
+      values   = ["false"]
+    }
+  }
+
   # Whether the execution that holds the lock still runs.
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html
   statement {

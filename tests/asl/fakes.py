@@ -8,9 +8,10 @@ definition and ends the test, not the run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +25,9 @@ from jsonata import Jsonata
 from jsonata.parser import Parser
 from sfnx import testing
 
-from asl import error_names, render
+from asl import containers, error_names, render
+from asl.containers import Container, Containers, Ending
+from dbt_runner.errors import LOCK_LOST
 
 REGION = "eu-central-1"
 ENVIRONMENT = render.SAMPLE["environment"]
@@ -49,6 +52,7 @@ EARLIER_KEY = f"RUN#{EARLIER_AT}#{OTHER_RUN}"
 OVERRIDES_LIMIT = 8192
 
 # Lambda did not run the function.
+REFUSED_CLAIM = LOCK_LOST.exit_code
 REFUSED_BY_LAMBDA = frozenset({"Lambda.TooManyRequestsException", "Lambda.ServiceException", "Lambda.ResourceNotReadyException"})
 
 Item = dict[str, Any]
@@ -126,7 +130,7 @@ class Fault:
         error, cause: as the state sees them.
         times: how many calls of the state fail; None for all that come.
         after: how many calls pass before.
-        performed: whether the service had done what it was asked, and only its answer was lost.
+        performed: whether the service had done what it was asked, and only its answer was lost: what was started is at work.
     """
 
     error: str
@@ -146,12 +150,28 @@ class Attempt:
 
     Attributes:
         outcome: attributes of the outcome item that it writes; None where it leaves none.
-        error, cause: how the Task fails; no error where the container exits with 0.
+        error, cause: how the Task fails; no error where the container exits with 0. After States.Timeout it is still at work.
+        ending: what it does when it is stopped.
     """
 
     outcome: Item | None
     error: str | None = None
     cause: str = ""
+    ending: Ending = "interrupted"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the container is still at work when its state has ended."""
+        return self.error == "States.Timeout"
+
+    @property
+    def works(self) -> bool:
+        """Whether the container comes as far as its claim: one that ECS could not start has no exit code."""
+        return (
+            self.outcome is not None
+            or "TaskFailedToStart" not in self.cause
+            or '"Name": "dbt", "LastStatus": "STOPPED", "ExitCode"' in self.cause
+        )
 
 
 SUCCEEDS = Attempt({"exit_code": {"N": "0"}, "counts": {"M": {"success": {"N": "3"}, "skipped": {"N": "1"}}}, "seconds": {"N": "1.5"}})
@@ -240,6 +260,7 @@ class Cloud:
         waits: the seconds waited, in order.
         random: what $random gives.
         definitions: by file name, what to run in place of the project's own.
+        containers: who is at work.
     """
 
     dynamodb: Any
@@ -264,6 +285,11 @@ class Cloud:
     unprocessed: list[Sequence[str]] = field(default_factory=list)
     """For each batchGetItem to come: the sort keys that it leaves unread."""
     _asked: dict[str, int] = field(default_factory=dict)
+    _elapsed: float = 0.0
+    _answer_is_lost: bool = False
+
+    def __post_init__(self) -> None:
+        self.containers = Containers(self.dynamodb, lambda: NOW_MILLIS / 1000 + self._elapsed)
 
     def run(self, given: object, faults: Mapping[str, Fault] | None = None) -> testing.Execution:
         """Runs dbt_run with an input."""
@@ -325,7 +351,10 @@ class Cloud:
             if fault is None or not fault.hits(calls[call.state]):
                 return self._answer(call)
             if fault.performed:
-                self._answer(call)
+                self._answer_is_lost = True
+                with contextlib.suppress(testing.Failure):
+                    self._answer(call)
+                self._answer_is_lost = False
             raise testing.Failure(fault.error, fault.cause)
 
         def wait(ended: testing.Wait) -> None:
@@ -333,8 +362,9 @@ class Cloud:
             self.waits.append(ended.seconds)
             if self.on_wait:
                 self.on_wait()
+            self._elapsed += ended.seconds
 
-        clock = {"now": lambda: NOW, "millis": lambda: NOW_MILLIS, "random": lambda: self.random}
+        clock = {"now": lambda: NOW, "millis": lambda: int(NOW_MILLIS + self._elapsed * 1000), "random": lambda: self.random}
         definition = self.definitions.get(name) or render.load(name)
         _check(json.dumps(definition))
         # The interpreter checks a definition and parses its expressions whenever it runs it, which takes as long as the run.
@@ -357,8 +387,15 @@ class Cloud:
         if service == "aws-sdk:s3":
             assert action == "putObject"
             return self._put_object(call.arguments)
+        if service == "aws-sdk:ecs":
+            _validate("ecs", action[:1].upper() + action[1:], call.arguments)
+            return {"stopTask": self.containers.stop_task, "describeTasks": self.containers.describe_tasks}[action](call.arguments)
         client = {"sns": self.sns, "aws-sdk:cloudwatch": self.cloudwatch}.get(service, self.dynamodb)
+        changes_lock = action in ("deleteItem", "updateItem") and call.arguments["Key"]["sk"]["S"] == "LOCK"
+        lock = self.lock() if changes_lock else None
         result = _request(client, service, action, call.arguments)
+        if changes_lock:
+            self.containers.lock_moved(lock, self.lock())
         if action == "publish":
             self.notifications.append(call.arguments)
         if action == "putMetricData":
@@ -413,43 +450,53 @@ class Cloud:
             raise testing.Failure(does.error, does.cause)
         size = (int(arguments["Overrides"]["Cpu"]), int(arguments["Overrides"]["Memory"]))
         (strategy,) = arguments["CapacityProviderStrategy"]
-        self._perform(Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome))
+        given = Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome)
+        began = self._perform(given, does)
+        if began.exit_code == REFUSED_CLAIM:
+            raise testing.Failure("States.TaskFailed", containers.named(stopped(REFUSED_CLAIM), began))
         if does.error is not None:
-            raise testing.Failure(does.error, does.cause)
-        description: Item = json.loads(stopped(0))
+            raise testing.Failure(does.error, containers.named(does.cause, began))
+        description: Item = json.loads(containers.named(stopped(0), began))
         return description
 
     def _invoke(self, arguments: Item) -> Item:
         """The same for the function's event. The handler answers whatever the attempt came to; what it cannot answer is an error."""
         event = arguments["Payload"]
         _validate("lambda", "Invoke", {**arguments, "Payload": json.dumps(event)}, camel=False)
-        assert arguments["FunctionName"] == self.config()["lambda"]["function"]
+        function = self.config()["lambda"]
+        assert arguments["FunctionName"] == function["function"]
         assert {name: type(value) for name, value in event.items()} == {"run_key": str, "step": int, "attempt": int}
         place = str(event["step"])
         environment = {"DBT_RUNNER_RUN_KEY": event["run_key"], "DBT_RUNNER_STEP": place, "DBT_RUNNER_ATTEMPT": str(event["attempt"])}
         does = self._next_attempt(place)
         if does.error in REFUSED_BY_LAMBDA:
             raise testing.Failure(does.error, does.cause)
-        memory = self.config()["lambda"]["memory"]
         command = ["check"] if place == "0" else ["step"]
-        self._perform(Started(command, environment, self.lock(), (0, memory), "LAMBDA", does.outcome))
+        given = Started(command, environment, self.lock(), (0, function["memory"]), "LAMBDA", does.outcome)
+        began = self._perform(given, does, function["timeout_seconds"])
+        if began.exit_code == REFUSED_CLAIM:
+            return _answer_of_function(REFUSED_CLAIM)
+        if does.goes_on:
+            self._elapsed += function["timeout_seconds"] + 60
         if does.error not in (None, "States.TaskFailed") or (does.error and does.outcome is None):
-            raise testing.Failure(does.error, does.cause)
-        code = 0 if does.outcome is None else int(does.outcome["exit_code"]["N"])
-        return {"StatusCode": 200, "ExecutedVersion": "7", "Payload": {"exit_code": code, "error": None}}
+            raise testing.Failure(does.error, containers.named(does.cause, began))
+        return _answer_of_function(0 if does.outcome is None else int(does.outcome["exit_code"]["N"]))
 
-    def _perform(self, started: Started) -> None:
-        """Does what an attempt does to the table."""
-        self.started.append(started)
-        environment = started.environment
-        place, attempt = environment["DBT_RUNNER_STEP"], environment["DBT_RUNNER_ATTEMPT"]
-        record = self._item(environment["DBT_RUNNER_RUN_KEY"])
+    def _perform(self, started: Started, does: Attempt, seconds: float | None = None) -> Container:
+        """Does what an attempt does to the table, as far as it comes while its state waits for it."""
+        record = self._item(started.environment["DBT_RUNNER_RUN_KEY"])
         assert record is not None
-        step = "health_check" if place == "0" else json.loads(record["request"]["S"], strict=False)["steps"][int(place) - 1]["name"]
-        if started.outcome is not None:
-            key = {"pk": {"S": f"RUN#{ENVIRONMENT}#{RUN_ID}"}, "sk": {"S": f"STEP#{int(place):02}#{step}#{attempt}"}}
-            named = {"step": {"S": step}, "attempt": {"N": attempt}}
-            self.dynamodb.put_item(TableName=TABLE, Item={**key, **named, **started.outcome})
+        step = (
+            "health_check" if started.place == 0 else json.loads(record["request"]["S"], strict=False)["steps"][started.place - 1]["name"]
+        )
+        key = containers.key(RUN_ID, started.place, step, started.attempt)
+        began = self.containers.start(key, seconds=seconds, works=does.works, ending=does.ending)
+        goes_on = does.goes_on or self._answer_is_lost
+        refused = began.exit_code == REFUSED_CLAIM
+        self.started.append(replace(started, outcome=None) if goes_on or refused else started)
+        if not goes_on and not refused:
+            self.containers.end(began, does.outcome, 0)
+        return began
 
     def _item(self, sort_key: str) -> Item | None:
         """An item of the environment."""
@@ -479,6 +526,10 @@ def make_cloud() -> Cloud:
     cloud.put("CONFIG", config=json.dumps(config()))
     cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
     return cloud
+
+
+def _answer_of_function(exit_code: int) -> Item:
+    return {"StatusCode": 200, "ExecutedVersion": "7", "Payload": {"exit_code": exit_code, "error": None}}
 
 
 class _Parser(Parser):  # type: ignore[misc]  # jsonata-python has no types.

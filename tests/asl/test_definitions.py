@@ -19,7 +19,7 @@ PROMISES = {
     # finalize is what answers for the other machine; where it fails itself, its own execution shows it.
     "finalize.asl.json": Promise(
         recorders=frozenset({"CloseRecord"}),
-        answered=frozenset({"FindRecord", "CloseRecord", "ReleaseLock", "Announce"}),
+        answered=frozenset({"FindRecord", "CloseRecord", "ReadLock", "CloseClaim", "StopTask", "DescribeTask", "ReleaseLock", "Announce"}),
     ),
     # The run is recorded and over. What announce could not tell fails its own execution in the end.
     "announce.asl.json": Promise(

@@ -432,7 +432,8 @@ def test_run_whose_start_cannot_be_recorded_starts_nothing(cloud: Cloud) -> None
 
 
 def test_outcome_that_cannot_be_read_fails_the_run(cloud: Cloud) -> None:
-    record = assert_failed(cloud, cloud.run(HOURLY, {"ReadOutcome": DENIED}), "Dbt.RunnerError")
+    """Its container may be at work: the lock is finalize's to free, after it has looked."""
+    record = assert_failed(cloud, cloud.run(HOURLY, {"ReadOutcome": DENIED}), "Dbt.RunnerError", released=False)
     assert "the outcome of step health_check could not be read" in record["cause"]["S"]
 
 
@@ -490,6 +491,8 @@ def _reach(cloud: Cloud, state: str) -> dict[str, str]:
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
     if state in ("RecordFailure", "Announce"):
         cloud.attempts["2"] = fails("Dbt.ModelError", 10)
+    if state in ("CloseClaim", "StopTask", "DescribeTask"):
+        cloud.attempts["2"] = Attempt(None, "States.Timeout")
     if state == "InvokeFunction":
         cloud.configure(health_check={"enabled": True, "compute": "lambda", "timeout_seconds": 60})
     return HOURLY
@@ -514,5 +517,9 @@ def test_task_that_fails_for_good_fails_the_run_with_its_error(cloud: Cloud, sta
         assert_succeeded(cloud, execution, released=False)
     elif state == "Announce":
         assert_failed(cloud, execution, "Dbt.ModelError", announced=False)
+    elif state in ("CloseClaim", "StopTask", "DescribeTask"):
+        assert_failed(cloud, execution, "Dbt.Timeout", released=False)
+    elif state == "ReadOutcome":
+        assert_failed(cloud, execution, "Dbt.RunnerError", released=False)
     else:
         assert_failed(cloud, execution, "Dbt.RunnerError")

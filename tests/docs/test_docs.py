@@ -16,9 +16,10 @@ import click
 import pytest
 from moto import mock_aws
 
+from asl import containers
 from asl.ended import ENDED, FAILED, leave, node
 from asl.endings import event
-from asl.fakes import OTHER_EXECUTION, RUN_KEY, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
+from asl.fakes import EXECUTION, OTHER_EXECUTION, RUN_ID, RUN_KEY, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
 from dbt_runner.cli import cli
 from dbt_runner.costs import load_prices, transitions_of
 from dbt_runner.errors import ERRORS, ErrorKind
@@ -401,6 +402,8 @@ def _queued(cloud: Cloud, w: int) -> tuple[int, int]:
 
 
 def _aborted(cloud: Cloud, n: int) -> tuple[int, int]:
+    cloud.hold_lock(EXECUTION, RUN_ID)
+    cloud.containers.start(containers.key(RUN_ID, 1, "build", 1)).polls = n
     return 0, len(cloud.finalize(event(status="ABORTED")).states)
 
 

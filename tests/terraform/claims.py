@@ -144,7 +144,21 @@ def _about_items(mine: str, other: str) -> Iterator[Claim]:
     yield Claim("use the table without naming a partition", ROLES, lambda r: z3.And(on_table(r), _not(r.present(LEADING))))
     yield Claim("use the audit table at all", ("warehouse", "execution", "scheduler", "events"), on_table)
     yield Claim("write an item that is not of a run", ("task",), writes_outside(f"RUN#{mine}#*"))
-    yield Claim("write an outcome or a release", ("states",), writes_outside(f"ENV#{mine}"))
+    yield Claim(
+        "write an outcome, a claim or a release",
+        ("states",),
+        lambda r: z3.And(on_table(r), r.does(*(w for w in writes if w != "dynamodb:UpdateItem")), _not(r.has(LEADING, f"ENV#{mine}"))),
+    )
+    yield Claim(
+        "change an item of a run but to close its claim",
+        ("states",),
+        lambda r: z3.And(
+            r.on(TABLE),
+            r.does("dynamodb:UpdateItem"),
+            _not(r.has(LEADING, f"ENV#{mine}")),
+            _not(z3.And(r.has(LEADING, f"RUN#{mine}#*"), r.has(ATTRIBUTES, "pk", "sk", "closed_up_to"))),
+        ),
+    )
     yield Claim("delete an item", ("task", *FEDERATED), lambda r: z3.And(on_table(r), r.does("dynamodb:Delete*", "dynamodb:PartiQL*")))
     yield Claim("write an outcome", ("deployer",), writes_outside(f"ENV#{mine}", "RELEASE#*"))
     yield Claim(

@@ -104,7 +104,7 @@ class Attempt:
             try:
                 with self._interrupts.raising():
                     key, item = request.locate(self._store, environment, run_key, position, attempt)
-                    task = task_metadata.task_arn(self._environment)
+                    task = self._compute.task or task_metadata.task_arn(self._environment)
                     mine = claim.take(self._store, key, self._compute.name, task, self._compute.lifetime_seconds)
             except Exception as exc:
                 # Without a run there is nothing to write the outcome to, without a claim it is another one's: the exit code has to say it.

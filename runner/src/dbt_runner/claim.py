@@ -48,7 +48,7 @@ def take(store: Store, key: AttemptKey, compute: str, task: str | None, seconds:
 
     Args:
         compute: where this is, as outcomes call it.
-        task: the ARN of the task of ECS, by which it can be stopped.
+        task: the ARN of the task of ECS, by which it can be stopped; on Lambda the id of the request.
         seconds: after this long at most it ends by itself; None where it does not.
 
     Raises:

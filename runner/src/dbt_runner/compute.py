@@ -21,6 +21,7 @@ class Compute:
 
     Attributes:
         name: as the outcome calls it.
+        task: by which name it is known; None where ECS says it.
         seconds: after this long from its start the attempt has to stop, in order to be able to say so; None for no such limit.
         lifetime_seconds: after this long from its start it is ended from outside; None where nobody does that.
         grace_seconds: how long dbt may take to stop when it is asked to.
@@ -30,6 +31,7 @@ class Compute:
     """
 
     name: str = "fargate"
+    task: str | None = None
     seconds: float | None = None
     lifetime_seconds: float | None = None
     grace_seconds: float = GRACE_SECONDS

@@ -21,7 +21,7 @@ from dbt_runner.run_records import Outcome, Run
 # Fargate bills from the image pull, and a minute at least. The records begin when the runner does.
 START_SECONDS = 30.0
 _LEAST_SECONDS = 60.0
-_FINALIZE_TRANSITIONS = 6
+_FINALIZE_TRANSITIONS = 7
 _ANNOUNCE_TRANSITIONS, _ANNOUNCE_FAILURE_TRANSITIONS = 8, 13
 _PRICES = Path(__file__).with_name("prices.json")
 
@@ -136,13 +136,13 @@ def transitions_of(run: Run) -> int:
     ended_badly = run.ended_at is not None and run.status != "SUCCEEDED"
     others = _FINALIZE_TRANSITIONS + _ANNOUNCE_FAILURE_TRANSITIONS if ended_badly else _ANNOUNCE_TRANSITIONS
     if run.release is None:
-        return 9 + others
+        return 10 + others
     checked = any(step.step == HEALTH_CHECK for step in run.steps)
     steps = [step for step in run.steps if step.step != HEALTH_CHECK]
     attempts = sum(max(0, step.attempts - 1) for step in run.steps)
     if ended_badly and not steps:
-        return 17 + others
-    return 17 - (0 if checked else 4) + 4 * len(steps) + 5 * attempts + others
+        return 18 + others
+    return (18 if ended_badly else 17) - (0 if checked else 4) + 4 * len(steps) + 5 * attempts + others
 
 
 def _add(job: JobCost, config: EnvironmentConfig, run: Run, outcomes: list[Outcome], nodes: int, prices: Prices) -> None:

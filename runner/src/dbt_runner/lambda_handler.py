@@ -43,6 +43,8 @@ _POINTER = {"run_key": str, "step": int, "attempt": int}
 class Context(Protocol):
     """What is used of the object that Lambda's runtime client hands over."""
 
+    aws_request_id: str
+
     def get_remaining_time_in_millis(self) -> int: ...
 
 
@@ -69,11 +71,12 @@ class Sandbox:
         patient = client_config()
         self._store = Store(session.client("dynamodb", config=patient), session.client("s3", config=patient), table, bucket)
 
-    def invoke(self, event: object, seconds_left: float) -> dict[str, Any]:
+    def invoke(self, event: object, request: str, seconds_left: float) -> dict[str, Any]:
         """Runs one attempt.
 
         Args:
             event: the pointer to it.
+            request: Lambda's id of this invocation, which it also names where it says how the invocation ended.
             seconds_left: until Lambda ends the process.
 
         Raises:
@@ -83,6 +86,7 @@ class Sandbox:
         margin = min(_LONGEST_MARGIN_SECONDS, seconds_left * _MARGIN)
         compute = Compute(
             name="lambda",
+            task=request,
             seconds=seconds_left - margin,
             lifetime_seconds=seconds_left,
             grace_seconds=margin * _GRACE,
@@ -112,7 +116,7 @@ def handler(event: object, context: Context) -> dict[str, Any]:
         identity.hide()
         _adopt_orphans()
         _sandbox = Sandbox(os.environ, Path(tempfile.gettempdir()))
-    return _sandbox.invoke(event, context.get_remaining_time_in_millis() / 1000)
+    return _sandbox.invoke(event, context.aws_request_id, context.get_remaining_time_in_millis() / 1000)
 
 
 def _pointer(event: object) -> tuple[str, int, int]:
