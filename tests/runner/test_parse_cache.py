@@ -37,6 +37,14 @@ def cached(store: Store) -> dict[str, bytes]:
     return {entry["Key"]: boto3.client("s3").get_object(Bucket=store.bucket, Key=entry["Key"])["Body"].read() for entry in listed}
 
 
+def attempt_next(run: Run, name: str, command: str) -> dict[str, str]:
+    """What a new step says of its parse. A run of its own would do the same; a step is one item less to write."""
+    run.steps.append({"name": name, "commands": [command], "on_failure": "fail", "timeout_seconds": 60})
+    assert run.attempt(position=len(run.steps)) == 0
+    parse: dict[str, str] = run.outcome(f"STEP#{len(run.steps):02}#{name}#1")["parse"]
+    return parse
+
+
 def overwrite(store: Store, body: bytes) -> None:
     [key] = cached(store)
     boto3.client("s3").put_object(Bucket=store.bucket, Key=key, Body=body)
@@ -48,12 +56,10 @@ def overwrite(store: Store, body: bytes) -> None:
 def test_later_runs_start_from_what_the_first_one_parsed_unless_dbt_objects(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def parse_of(step: str) -> dict[str, str]:
-        """A run of its own would do the same; a step is one item less to write."""
-        run.steps[0].update(name=step, commands=["run"])
-        assert run.attempt() == 0
-        parse: dict[str, str] = run.outcome(f"STEP#01#{step}#1")["parse"]
-        return parse
+    run.steps.clear()
+
+    def parse_of(name: str) -> dict[str, str]:
+        return attempt_next(run, name, "run")
 
     publish(run.store, tmp_path / "project", {"dbt_project.yml": projects.PROJECT, "models/a.sql": "select '{{ var('x', '') }}' as x"})
     assert parse_of("first") == {"cache": "made", "reason": NOT_FOUND}
@@ -110,12 +116,8 @@ def key_of(cache: ParseCache) -> str:
 
 def test_seeds_are_found_where_the_project_is_now(run: Run, tmp_path: Path) -> None:
     publish(run.store, tmp_path / "project", {"dbt_project.yml": projects.PROJECT, "seeds/a.csv": "id\n1\n"})
-    parses = []
-    for step in ("first", "second"):
-        run.steps[0].update(name=step, commands=["seed"])
-        assert run.attempt() == 0
-        parses.append(run.outcome(f"STEP#01#{step}#1")["parse"]["cache"])
-    assert parses == ["made", "used"]
+    run.steps.clear()
+    assert [attempt_next(run, name, "seed")["cache"] for name in ("first", "second")] == ["made", "used"]
 
 
 def test_duckdb_still_looks_for_seeds_where_they_were_parsed() -> None:
