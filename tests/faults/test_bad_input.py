@@ -14,10 +14,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from asl.fakes import REGION, RUN_ID, TABLE, make_cloud
+from asl.fakes import REGION, RUN_ID, TABLE, Cloud, make_cloud
 from dbt_runner.attempt import from_container
 from dbt_runner.errors import INVALID_REQUEST
-from dbt_runner.store import Store, run_pk
+from dbt_runner.store import CLAIM, Store, run_pk
 
 HUGE = 300 * 1024
 
@@ -106,6 +106,11 @@ def entry_point(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {"DBT_RUNNER_TABLE": TABLE, "DBT_RUNNER_BUCKET": "analytics-audit", "DBT_RUNNER_ENVIRONMENT": "prod"}
 
 
+def unclaim(cloud: Cloud) -> None:
+    """Takes the claim of the last container away."""
+    cloud.dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": run_pk("prod", RUN_ID)}, "sk": {"S": CLAIM}})
+
+
 @pytest.mark.usefixtures("nothing_starts")
 @pytest.mark.parametrize(("document", "field", "by_machine"), [pytest.param(*case, id=name) for name, *case in BAD])
 def test_bad_input_executes_nothing(entry_point: dict[str, str], document: Any, field: str, by_machine: bool) -> None:
@@ -120,7 +125,8 @@ def test_bad_input_executes_nothing(entry_point: dict[str, str], document: Any, 
         # The first container is the health check's: no later one is started when it refuses.
         started = cloud.started[0]
         assert (started.place, started.command) == (0, ["check"])
-        # The fake container called it good. The real one takes its place, as if it were a further attempt.
+        # The fake container called it good. The real one takes its place, as if it were a further attempt and no step had begun.
+        unclaim(cloud)
         environment = {**entry_point, **started.environment, "DBT_RUNNER_ATTEMPT": "2"}
         assert from_container(environment) == INVALID_REQUEST.exit_code
         outcome = Store(cloud.dynamodb, None, TABLE, None).get(run_pk("prod", RUN_ID), "STEP#00#health_check#2")  # type: ignore[arg-type]
@@ -135,5 +141,6 @@ def test_what_is_right_gets_past_all_that(entry_point: dict[str, str], monkeypat
     with mock_aws():
         cloud = make_cloud()
         assert cloud.run(step("build --select 'a; rm -rf' $(id)")).error is None
+        unclaim(cloud)
         environment = {**entry_point, **cloud.started[0].environment, "DBT_RUNNER_ATTEMPT": "2"}
         assert from_container(environment) != INVALID_REQUEST.exit_code

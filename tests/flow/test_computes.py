@@ -19,7 +19,7 @@ from flow.support import Stack, wait_for
 pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group("stack")]
 
 # What differs from one run to the next, whatever runs it. The parse cache is that of an environment's first run, or not.
-OF_THE_RUN = {"pk", "holder", "started_at", "ended_at", "seconds", "peak_memory_mib", "parse", "thread"}
+OF_THE_RUN = {"pk", "holder", "node_rows", "started_at", "ended_at", "seconds", "peak_memory_mib", "parse", "thread"}
 
 
 def outcome_of(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ def table(world: World) -> str:
 
 def announce(world: World, table: str, topic: str) -> dict[str, Any]:
     """Runs announce for the run item of the tests."""
-    values = {"partition": "aws", "table": table, "environment": "test", "topic": topic, "namespace": NAMESPACE}
+    bucket = world.name("bucket")
+    world.client("s3").create_bucket(Bucket=bucket)
+    values = {"partition": "aws", "table": table, "bucket": bucket, "environment": "test", "topic": topic, "namespace": NAMESPACE}
     definition = render.load("announce.asl.json", values)
     return world.execute(definition["States"], {"key": RUN_KEY}, StartAt=definition["StartAt"])
 

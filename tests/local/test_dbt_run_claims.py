@@ -58,9 +58,10 @@ def lock(world: World) -> Item | None:
     return store(world).get(environment_pk("test"), LOCK)
 
 
-def machine(world: World, table: str, topic: str) -> str:
+def machine(world: World, table: str) -> str:
     """The project's own definition with less patience."""
-    definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "topic": topic})
+    announce = world.machine({"Hear": {"Type": "Succeed"}})
+    definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "announce": announce})
     states: dict[str, Any] = definition["States"]
     assert states["RunStep"]["TimeoutSeconds"] == "{% $step.timeout_seconds + 600 %}"
     states["RunStep"]["TimeoutSeconds"], states["AwaitTask"]["Seconds"] = 2, 1
@@ -69,10 +70,9 @@ def machine(world: World, table: str, topic: str) -> str:
 
 def test_task_whose_state_is_over_is_stopped_and_the_lock_is_free_afterwards(world: World) -> None:
     table = world.table()
-    topic, _ = world.topic()
     store(world).put({"pk": environment_pk("test"), "sk": "CONFIG", "config": json.dumps(config(world))})
     given = {"release": "1.0.0", "steps": [{"name": "build", "commands": ["build"]}]}
-    execution = world.ended(world.start(machine(world, table, topic), given, name="r1"), seconds=60)
+    execution = world.ended(world.start(machine(world, table), given, name="r1"), seconds=60)
 
     assert (execution["status"], execution["error"]) == ("FAILED", "Dbt.Timeout"), execution.get("cause")
     assert "step build did not end in its time; SIGTERM" in execution["cause"]
