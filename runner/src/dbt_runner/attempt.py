@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -18,9 +17,11 @@ from dbt_runner import (
     archive,
     audit,
     claim,
+    deferral,
     diagnosis,
     identity,
     image,
+    invocation,
     lineage,
     metrics,
     openlineage,
@@ -80,6 +81,7 @@ class Attempt:
         self._concerns: Mapping[str, lineage.Concern] = {}
         self._lineage: openlineage.Sink | None = None
         self._release: release.ReleaseMeta | None = None
+        self._state: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
         self._nodes: audit.NodeWriter | None = None
@@ -143,38 +145,47 @@ class Attempt:
             log.info("fetching release", release=asked.release)
             self._release = release.find(self._store, asked.release)
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
-            target = work / "target"
-            target.mkdir()
-            cache = ParseCache(self._hasty_store, asked, fetched, target, log, self._mask)
+            artifacts = work / "target"
+            artifacts.mkdir()
+            target = profile.of_run(asked)
+            cache = ParseCache(self._hasty_store, asked, fetched, target, artifacts, log, self._mask)
             cache.fetch()
-        spec = _spec(asked, work, fetched.project, target)
-        spec = replace(
-            spec,
-            commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
-            executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
-            earlier=earlier,
-        )
         if earlier:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
+        deadline = time.monotonic() + step.timeout_seconds
         self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
-        self._lineage = openlineage.Sink(asked, self._environment, target / "manifest.json", log)
+        self._lineage = openlineage.Sink(asked, self._environment, artifacts / "manifest.json", log)
         try:
             with self._nodes, self._credentials(asked, work, log) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
-                grace = self._compute.grace_seconds
-                supervisor = Supervisor(environment, log, self._interrupts, self._take, step.timeout_seconds, grace, self._mask)
-                self._report = resume.merge(supervisor.run(spec), earlier)
+
+                def run(spec: WorkerSpec) -> StepReport:
+                    left, grace = max(0.0, deadline - time.monotonic()), self._compute.grace_seconds
+                    return Supervisor(environment, log, self._interrupts, self._take, left, grace, self._mask).run(spec)
+
+                state = None
+                if asked.defer_to is not None:
+                    stores = deferral.Stores(self._store, self._hasty_store)
+                    state, self._state = deferral.prepare(stores, asked, asked.defer_to, work / "state", log, self._mask, run)
+                spec = replace(
+                    invocation.spec(target, work, fetched.project, artifacts),
+                    commands=[invocation.words(asked, command, state) for command in step.commands],
+                    executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
+                    earlier=earlier,
+                    apart=target.schema_suffix is not None,
+                )
+                self._report = resume.merge(run(spec), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
         except audit.ResultsNotWritten as exc:
             not_written = len(exc.results)
         finally:
             # Nobody reads what the worker left before that.
-            audit.mask_artifacts(target, self._mask)
+            audit.mask_artifacts(artifacts, self._mask)
         result = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
         try:
-            self._artifacts = audit.upload_artifacts(self._store, asked, target)
+            self._artifacts = audit.upload_artifacts(self._store, asked, artifacts)
         except Exception as exc:
             if not outages.is_outage(exc):
                 raise
@@ -184,7 +195,7 @@ class Attempt:
         self._parse = cache.keep(self._report.parsed if self._report.finished else None)
         if result.failures:
             skipped = {node.unique_id for node in self._report.nodes.values() if node.status == "skipped"}
-            self._concerns = lineage.concerns(target / "manifest.json", (node.unique_id for node in result.failures), skipped)
+            self._concerns = lineage.concerns(artifacts / "manifest.json", (node.unique_id for node in result.failures), skipped)
         return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
 
     def _take(self, node: NodeResult) -> None:
@@ -198,7 +209,9 @@ class Attempt:
         project = work / "project"
         project.mkdir()
         warehouse = asked.config.warehouse
-        spec = replace(_spec(asked, work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
+        spec = replace(
+            invocation.spec(profile.of_run(asked), work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse)
+        )
         with contextlib.ExitStack() as left:
             try:
                 extra = left.enter_context(self._credentials(asked, work, log))
@@ -213,7 +226,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Iterator[dict[str, str]]:
-        profile.write(asked.config.warehouse, asked.key.environment, work / "profiles")
+        profile.of_run(asked).write(work / "profiles")
         variables = dict(self._compute.variables())
         self._mask.add(variables.values())
         if short := sorted(name for name, value in {**self._secrets, **variables}.items() if len(value.strip()) < SHORTEST):
@@ -239,6 +252,7 @@ class Attempt:
             compute=self._compute.name,
             parse=self._parse,
             release=self._release,
+            state=self._state,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
             concerns=self._concerns,
@@ -287,42 +301,6 @@ def _typed(exc: Exception, log: JsonLog) -> TypedError:
         log.error("the runner failed", error=repr(exc))
         error = TypedError(RUNNER_ERROR, f"{type(exc).__name__}: {exc}", "an exception that the runner does not expect")
     return error
-
-
-def _spec(asked: AttemptRequest, work: Path, project: Path, target: Path) -> WorkerSpec:
-    profiles = str(work / "profiles")
-    return WorkerSpec(
-        events_fd=-1,
-        commands=[],
-        executing=[],
-        arguments=[
-            "--project-dir",
-            str(project),
-            "--profiles-dir",
-            profiles,
-            "--profile",
-            profile.PROFILE,
-            "--target",
-            asked.key.environment,
-            "--target-path",
-            str(target),
-            "--log-path",
-            str(work),
-        ],
-        project=str(project),
-        profiles=profiles,
-        profile=profile.PROFILE,
-        target=asked.key.environment,
-        artifacts=str(target),
-        log_file=str(target / "dbt.log"),
-    )
-
-
-def _request_flags(asked: AttemptRequest, command: request.Command) -> list[str]:
-    flags = ["--vars", json.dumps(asked.vars)] if asked.vars else []
-    if asked.full_refresh and command.verb in request.FULL_REFRESH_VERBS and "--full-refresh" not in command.words:
-        flags.append("--full-refresh")
-    return flags
 
 
 def _reported(report: StepReport) -> Sequence[CommandResult]:
