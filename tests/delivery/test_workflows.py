@@ -45,7 +45,8 @@ def uses(workflow: Path) -> list[str]:
 
 
 def ours(reference: str) -> bool:
-    return reference.startswith("./")
+    # $/ is this repository at this commit; ./ would be whatever the job has checked out by then.
+    return reference.startswith("$/")
 
 
 def jobs(workflow: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -74,9 +74,9 @@ def trusted(planned: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
     return found
 
 
-def test_github_deploys_staging_from_main_and_prod_from_its_environment(trusted: dict[str, dict[str, dict[str, Any]]]) -> None:
+def test_github_deploys_each_environment_from_its_own_of_the_same_name(trusted: dict[str, dict[str, dict[str, Any]]]) -> None:
     issuer = "token.actions.githubusercontent.com"
-    subjects = {"staging-deployer": "repo:acme/analytics:ref:refs/heads/main", "prod-deployer": "repo:acme/analytics:environment:prod"}
+    subjects = {f"{env}-deployer": f"repo:acme/analytics:environment:{env}" for env in ("staging", "prod", "ci")}
     assert trusted["github_actions"] == {
         role: {"StringEquals": {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject}} for role, subject in subjects.items()
     }

@@ -85,8 +85,8 @@ def parse(text: str) -> EnvironmentConfig:
             log_group=raw["ecs"]["log_group"],
             retry_max_attempts=raw["retry"]["max_attempts"],
             function=raw["lambda"],
-            state_target=raw.get("slim_ci", {}).get("state_target"),
-            schema_suffixes=raw.get("slim_ci", {}).get("schema_suffixes"),
+            state_target=raw["slim_ci"]["state_target"],
+            schema_suffixes=raw["slim_ci"]["schema_suffixes"],
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc
