@@ -50,6 +50,8 @@ EARLIER_MILLIS = 1795334400456
 EARLIER_KEY = f"RUN#{EARLIER_AT}#{OTHER_RUN}"
 
 OVERRIDES_LIMIT = 8192
+# Far more than any execution of the tests has to wait.
+MOST_WAITS = 500
 
 # Lambda did not run the function.
 REFUSED_CLAIM = LOCK_LOST.exit_code
@@ -360,6 +362,7 @@ class Cloud:
         def wait(ended: testing.Wait) -> None:
             assert ended.seconds is not None
             self.waits.append(ended.seconds)
+            assert len(self.waits) <= MOST_WAITS, "it goes round and round"
             if self.on_wait:
                 self.on_wait()
             self._elapsed += ended.seconds

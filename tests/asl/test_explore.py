@@ -92,8 +92,7 @@ def freed_at_once(states: States) -> None:
     [
         (nothing_caught, Path(RUN, "RunStep", explore.UNKNOWN, 1, lasting=False)),
         (unrecorded_stop, Path(RUN, "RunStep", "States.Timeout", 1, lasting=False)),
-        # Goes round until the interpreter gives up.
-        pytest.param(uncounted_attempt, Path(RUN, "RunStep", "ECS.ServerException", 1, lasting=False), marks=pytest.mark.slow),
+        (uncounted_attempt, Path(RUN, "RunStep", "ECS.ServerException", 1, lasting=False)),
         (everything_retried, Path(RUN, "Announce", "Sfn.ThrottlingException", 1, lasting=False)),
         (kept_lock, Path(RUN, "RecordFailure", "States.Timeout", 1, lasting=False)),
         (lost_result, Path(RUN, "ReadOutcome", "States.Permissions", 2, lasting=False)),

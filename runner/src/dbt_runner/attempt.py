@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +31,12 @@ from dbt_runner import (
     resume,
     secret_variables,
     task_metadata,
+    worker_spec,
 )
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import ACCESS_DENIED, RUNNER_ERROR, WAREHOUSE_UNAVAILABLE, TypedError
-from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
+from dbt_runner.events import CommandResult, NodeResult, StepReport
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.masking import SHORTEST, Mask
@@ -47,7 +46,6 @@ from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
 from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, now
 from dbt_runner.supervisor import Supervisor
-from dbt_runner.warehouses import adapter_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
@@ -147,22 +145,17 @@ class Attempt:
             target.mkdir()
             cache = ParseCache(self._hasty_store, asked, fetched, target, log, self._mask)
             cache.fetch()
-        spec = _spec(asked, work, fetched.project, target)
-        spec = replace(
-            spec,
-            commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
-            executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
-            earlier=earlier,
-        )
+        spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, target)
         if earlier:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
         self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
-        self._lineage = openlineage.Sink(asked, self._environment, target / "manifest.json", log)
         try:
             with self._nodes, self._credentials(asked, work, log, fetched.project) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
+                # The endpoint's key is a secret variable, which on Lambda only `extra` has.
+                self._lineage = openlineage.Sink(asked, {**self._environment, **extra}, target / "manifest.json", log)
                 grace = self._compute.grace_seconds
                 supervisor = Supervisor(environment, log, self._interrupts, self._take, step.timeout_seconds, grace, self._mask)
                 self._report = resume.merge(supervisor.run(spec), earlier)
@@ -201,7 +194,7 @@ class Attempt:
                 project = self._compute.fetch(self._store, asked.release, project).project
         else:
             project.mkdir()
-        spec = replace(_spec(asked, work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
+        spec = worker_spec.of_check(asked, work, project)
         with contextlib.ExitStack() as left:
             try:
                 extra = left.enter_context(self._credentials(asked, work, log, project))
@@ -295,42 +288,6 @@ def _typed(exc: Exception, log: JsonLog) -> TypedError:
         log.error("the runner failed", error=repr(exc))
         error = TypedError(RUNNER_ERROR, f"{type(exc).__name__}: {exc}", "an exception that the runner does not expect")
     return error
-
-
-def _spec(asked: AttemptRequest, work: Path, project: Path, target: Path) -> WorkerSpec:
-    profiles = str(work / "profiles")
-    return WorkerSpec(
-        events_fd=-1,
-        commands=[],
-        executing=[],
-        arguments=[
-            "--project-dir",
-            str(project),
-            "--profiles-dir",
-            profiles,
-            "--profile",
-            profile.PROFILE,
-            "--target",
-            asked.key.environment,
-            "--target-path",
-            str(target),
-            "--log-path",
-            str(work),
-        ],
-        project=str(project),
-        profiles=profiles,
-        profile=profile.PROFILE,
-        target=asked.key.environment,
-        artifacts=str(target),
-        log_file=str(target / "dbt.log"),
-    )
-
-
-def _request_flags(asked: AttemptRequest, command: request.Command) -> list[str]:
-    flags = ["--vars", json.dumps(asked.vars)] if asked.vars else []
-    if asked.full_refresh and command.verb in request.FULL_REFRESH_VERBS and "--full-refresh" not in command.words:
-        flags.append("--full-refresh")
-    return flags
 
 
 def _reported(report: StepReport) -> Sequence[CommandResult]:
