@@ -39,8 +39,8 @@ test: setup ## everything the project promises
 	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
 
 .PHONY: faults
-faults: setup ## what the runner survives, with figures: kills at random moments, outages of AWS
-	@$(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults
+faults: setup ## what a run survives, with figures: kills at random moments, outages of AWS, every error of every call
+	@$(BIN)/pytest -n 0 -m "slow or not slow" tests/faults tests/asl/test_explore.py
 
 .PHONY: test-slow
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 _SLOW = pytest.StashKey[set[str]]()
+_FIGURE = "figure"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,9 +35,20 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says so: a test that nobody runs is none."""
+    """The figures, and what was left out: a test that nobody runs is none."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    if figures := [text for report in reports for name, text in report.user_properties if name == _FIGURE]:
+        terminalreporter.section("figures")
+        for text in figures:
+            terminalreporter.write_line(text)
     if left_out := config.stash[_SLOW]:
         terminalreporter.write_line(f"NOT RUN, because they are slow: {len(left_out)} tests (make test-slow)", yellow=True, bold=True)
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes what a test has measured or counted; the summary shows all of it, in whichever process the test ran."""
+    return lambda text: record_property(_FIGURE, text)
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str
         yield found
 
 
-def assert_held(figures: Figures) -> None:
-    print(f"\nkill anywhere: {figures}")
+def assert_held(figures: Figures, figure: Callable[[str], None]) -> None:
+    figure(f"kill anywhere: {figures}")
     assert figures.unfinished == []
     assert figures.doubles == []
     assert figures.different == []
@@ -33,19 +33,21 @@ def assert_held(figures: Figures) -> None:
     assert max(figures.lost, default=0.0) < FLUSH_SECONDS + _ON_THE_WAY_SECONDS
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(audit: tuple[Store, str], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    audit: tuple[Store, str], tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     campaign = Campaign(*audit, tmp_path, width=2, seed=309)
     campaign.run("r-0", kills=4)
     assert campaign.figures.kills.total() >= 3
-    assert_held(campaign.figures)
+    assert_held(campaign.figures, figure)
 
 
 @pytest.mark.slow
-def test_sixty_kills_anywhere_in_runs_of_sixty_nodes(audit: tuple[Store, str], tmp_path: Path) -> None:
+def test_sixty_kills_anywhere_in_runs_of_sixty_nodes(audit: tuple[Store, str], tmp_path: Path, figure: Callable[[str], None]) -> None:
     campaign = Campaign(*audit, tmp_path, width=7, seed=2026)
     number = 0
     while campaign.figures.kills.total() < 60:
         campaign.run(f"r-{number}", kills=8)
         number += 1
     assert len(campaign.figures.kills) == 9, "each signal to each target"
-    assert_held(campaign.figures)
+    assert_held(campaign.figures, figure)

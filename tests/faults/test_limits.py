@@ -16,8 +16,8 @@ import pytest
 from moto import mock_aws
 from sfnx.testing import Execution
 
-from asl import endings, render
-from asl.fakes import EXECUTION, NOW, OTHER_EXECUTION, RUN_ID, SUCCEEDS, Attempt, fails, make_cloud, stopped
+from asl import ended, endings, render
+from asl.fakes import EXECUTION, NOW, OTHER_EXECUTION, RUN_ID, RUN_KEY, SUCCEEDS, Attempt, fails, make_cloud, stopped
 from dbt_runner import audit
 from dbt_runner.audit import Evidence, outcome_item
 from dbt_runner.claim import Claim
@@ -35,12 +35,20 @@ MOST_STEPS, MOST_ATTEMPTS, MOST_COMMANDS = 50, 10, 20
 DEFAULT_ATTEMPTS = 3
 MOST_QUEUEING_SECONDS = 36_000
 
-RUN, FINALIZE, *_ = render.DEFINITIONS
+RUN, FINALIZE, ANNOUNCE = render.DEFINITIONS
+
+
+def states(machine: str) -> dict[str, Any]:
+    """The states of a definition, with those inside of its Maps."""
+    found = dict(render.load(machine)["States"])
+    for state in list(found.values()):
+        found.update(state.get("ItemProcessor", {}).get("States", {}))
+    return found
 
 
 def tries(machine: str, state: str) -> int:
     """How often a Task is called at most in one visit, should every one of its Retries be used up."""
-    definition = render.load(machine)["States"][state]
+    definition = states(machine)[state]
     return 1 + sum(int(retrier.get("MaxAttempts", 3)) for retrier in definition.get("Retry", []))
 
 
@@ -53,14 +61,14 @@ def events(execution: Execution, machine: str = RUN, *, outage: bool = False) ->
     Args:
         outage: counts every call as often as its Retries allow.
     """
-    states = render.load(machine)["States"]
+    known = states(machine)
     calls: Counter[str] = Counter()
     for name in execution.states:
-        if states[name]["Type"] == "Task":
+        if known[name]["Type"] == "Task":
             calls[name] += tries(machine, name) if outage else 0
     if not outage:
         calls.update(call.state for call in execution.calls)
-    of_calls = sum(number * (4 if states[name]["Resource"].endswith(".sync") else 3) for name, number in calls.items())
+    of_calls = sum(number * (4 if known[name]["Resource"].endswith(".sync") else 3) for name, number in calls.items())
     return 2 + 2 * len(execution.states) + of_calls
 
 
@@ -129,6 +137,21 @@ def test_finalize_uses_next_to_nothing() -> None:
         cloud = make_cloud()
         cloud.hold_lock(EXECUTION, RUN_ID)
         assert events(cloud.finalize(endings.event(status="ABORTED")), FINALIZE, outage=True) < EVENTS / 50
+
+
+def test_announce_uses_next_to_nothing_whatever_it_has_to_tell() -> None:
+    """Every node of the ten that an outcome names has an owner of its own, and texts that are as long as they come."""
+    found = _marshal(worst_outcome(5000, "\U0001f9e8" * 5000))
+    for number, failure in enumerate(found["failures"]["L"]):
+        failure["M"].update(owner={"S": f"{number}{'o' * 100}"}, blocked={"N": "5000"})
+    with mock_aws():
+        cloud = make_cloud()
+        ended.leave(cloud, {**ended.FAILED, "cause": found["message"]["S"]}, *found["failures"]["L"])
+        execution = cloud.announce(RUN_KEY)
+        assert execution.error is None and len(cloud.notifications) == 1 + len(found["failures"]["L"]) == 11
+        assert events(execution, ANNOUNCE, outage=True) < EVENTS / 50
+        # What EventBridge and SNS take in one call, the former with all of its entries, is what a payload may hold, too.
+        assert max(size(call.arguments) for call in execution.calls) < PAYLOAD_BYTES
 
 
 # --- payloads ---------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from dbt_runner import outcome
@@ -21,7 +22,7 @@ for _ in range(60):
 """
 
 
-def test_the_kernel_kills_the_worker_and_the_supervisor_says_so(tmp_path: Path) -> None:
+def test_the_kernel_kills_the_worker_and_the_supervisor_says_so(tmp_path: Path, figure: Callable[[str], None]) -> None:
     """Both are in the one group that has the limit, as in a container: the kernel takes the larger one."""
     script = f"node('a')\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\nnode('b')\n{GROWS}node('c')\ndone()\n"
     with limited(LIMIT) as limit, Supervised(tmp_path, script=script) as supervised:
@@ -37,10 +38,10 @@ def test_the_kernel_kills_the_worker_and_the_supervisor_says_so(tmp_path: Path) 
     # Pages of files count for the process, and for the group that read them first.
     assert 150 < ended.report.peak_memory_mib < 1.2 * (LIMIT >> 20)
     assert f"peak {ended.report.peak_memory_mib} MiB" in result.message and result.counts == {"success": 2}
-    print(f"\nout of memory: {limit.by} killed the worker at {ended.report.peak_memory_mib} MiB; the supervisor wrote it down")
+    figure(f"out of memory: {limit.by} killed the worker at {ended.report.peak_memory_mib} MiB; the supervisor wrote it down")
 
 
-def test_a_container_that_is_killed_as_a_whole_is_known_by_its_stop_reason(tmp_path: Path) -> None:
+def test_a_container_that_is_killed_as_a_whole_is_known_by_its_stop_reason(tmp_path: Path, figure: Callable[[str], None]) -> None:
     """It leaves no outcome. The state machine takes the exit code that ECS tells, and goes on with the next size."""
     with limited(LIMIT) as limit, environment(tmp_path) as found:
         (tmp_path / "memory").write_text(str(limit.procs))
@@ -53,7 +54,7 @@ def test_a_container_that_is_killed_as_a_whole_is_known_by_its_stop_reason(tmp_p
     assert (record["status"]["S"], build["status"], build["attempts"]) == ("SUCCEEDED", "SUCCEEDED", 2)
     assert [place for word, _, place in found.told() if word == "came"] == ["0", "1", "1"]
     assert killed.stop_code == "EssentialContainerExited"
-    print(f"\nout of memory: {limit.by} killed the container, which left no outcome; the next size did the rest")
+    figure(f"out of memory: {limit.by} killed the container, which left no outcome; the next size did the rest")
 
 
 def test_without_the_limit_the_same_worker_ends_well(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ OUTAGE_SECONDS = 30.0
 @EVERYTHING
 @pytest.mark.parametrize("moment", ["start", "middle", "end"])
 def test_half_a_minute_without_aws(
-    audit: tuple[Store, str], broken_aws: BrokenAws, tmp_path: Path, broken: tuple[str, ...], moment: str
+    audit: tuple[Store, str], broken_aws: BrokenAws, tmp_path: Path, figure: Callable[[str], None], broken: tuple[str, ...], moment: str
 ) -> None:
     files = project.files(2)
     store, _ = audit
@@ -345,9 +345,8 @@ def test_half_a_minute_without_aws(
         seconds = time.monotonic() - began
         timer.cancel()
     refused = ", ".join(f"{name} {count}" for name, count in sorted(broken_aws.refused.items())) or "nothing"
-    print(
-        f"\n{'+'.join(broken)} gone for {OUTAGE_SECONDS:.0f} s at the {moment}: exit code {code} after {seconds:.0f} s; refused {refused}"
-    )
+    gone = f"{'+'.join(broken)} gone for {OUTAGE_SECONDS:.0f} s at the {moment}"
+    figure(f"{gone}: exit code {code} after {seconds:.0f} s; refused {refused}")
     assert code == 0, "".join(container.lines[-5:])
     outcome = run.outcome(1)
     assert outcome is not None

@@ -6,7 +6,7 @@ write nothing but when they came and went, and their outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
 
 
 @pytest.mark.parametrize("number", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_of_runs_that_start_at_once_one_is_executed(environment: Environment, number: int) -> None:
+def test_of_runs_that_start_at_once_one_is_executed(environment: Environment, number: int, figure: Callable[[str], None]) -> None:
     assert len(environment.start(number)) == number
     wait_for(lambda: environment.statuses()["RUNNING"] <= 1, "all but one have ended")
     wait_for(lambda: [place for word, _, place in environment.told() if word == "came"] == ["0", "1"], "its step has begun")
@@ -35,4 +35,4 @@ def test_of_runs_that_start_at_once_one_is_executed(environment: Environment, nu
     told = environment.told()
     assert [(word, place) for word, _, place in told] == [("came", "0"), ("went", "0"), ("came", "1"), ("went", "1")]
     assert len({run_id for _, run_id, _ in told}) == 1
-    print(f"\n{number} starts at once: executed 1, gave way {number - 1}")
+    figure(f"{number} starts at once: executed 1, gave way {number - 1}")

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def test_a_release_that_a_run_has_changed_is_not_used_again(world: World, tamper
     assert first == second and first["orders.sql"] == PROJECT["models/orders.sql"]
 
 
-def warm(world: World, invocations: int) -> None:
+def warm(world: World, figure: Callable[[str], None], invocations: int) -> None:
     """Many invocations of one sandbox: it takes no more memory, files or descriptors at the end than after the first ones."""
     sandbox = nosy(world)
     settled = 10
@@ -233,9 +233,8 @@ def warm(world: World, invocations: int) -> None:
         world.plan(f"r-{number}")
         assert invoke(sandbox) == {"exit_code": 0, "error": None}, (number, world.lines[-5:])
     after = use()
-    print(
-        f"{invocations} invocations in {time.monotonic() - started:.1f} s; KiB {rss} -> {after[0]}, descriptors {descriptors} -> {after[1]}"
-    )
+    seconds = time.monotonic() - started
+    figure(f"{invocations} warm invocations in {seconds:.1f} s: {rss} -> {after[0]} KiB, {descriptors} -> {after[1]} descriptors")
     assert sandbox.pid == pid
     assert (after[1], after[2]) == (descriptors, files)
     assert after[0] - rss < 4096
@@ -245,13 +244,13 @@ def warm(world: World, invocations: int) -> None:
     assert len(looks) == invocations and all(look == looks[0] for look in looks)
 
 
-def test_warm_invocations_leave_nothing_behind_and_take_no_more(world: World) -> None:
-    warm(world, 30)
+def test_warm_invocations_leave_nothing_behind_and_take_no_more(world: World, figure: Callable[[str], None]) -> None:
+    warm(world, figure, 30)
 
 
 @pytest.mark.slow
-def test_a_thousand_warm_invocations_take_no_more(world: World) -> None:
-    warm(world, 1000)
+def test_a_thousand_warm_invocations_take_no_more(world: World, figure: Callable[[str], None]) -> None:
+    warm(world, figure, 1000)
 
 
 # --- secrets, which nobody injects on Lambda -------------------------------------------------------------------------

@@ -209,10 +209,9 @@ def test_the_page_never_scrolls_sideways(opened: Open, width: int) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_5000_nodes_open(opened: Open, capsys: pytest.CaptureFixture[str]) -> None:
+def test_5000_nodes_open(opened: Open, figure: Callable[[str], None]) -> None:
     text = page(large(models=2500, tests_per_model=1))
     report = opened(text)
     assert (report.requests, report.complaints) == (report.only_itself, [])
     assert report.tab.get_by_role("heading", name="What failed").is_visible()
-    with capsys.disabled():
-        print(f"\nreport of 5,000 nodes: {len(text.encode()) / 1e6:.2f} MB, opened in {report.seconds:.2f} s")
+    figure(f"report of 5,000 nodes: {len(text.encode()) / 1e6:.2f} MB, opened in {report.seconds:.2f} s")
