@@ -103,6 +103,22 @@ def test_an_owner_is_metas_or_the_groups(entry: dict[str, Any], owner: str) -> N
     assert lineage.nodes["model.shop.a"].owner == owner
 
 
+@pytest.mark.parametrize(
+    ("entry", "owner"),
+    [
+        ({}, "@ann"),
+        ({"group": "sales"}, "@ann"),
+        ({"group": "sales", "meta": {"owner": "@bob"}}, "@bob"),
+        ({"group": "sales", "attached_node": "model.shop.c"}, "Sales team"),
+    ],
+    ids=["of what it tests", "before the group that dbt gives it", "its own", "of a node without an owner"],
+)
+def test_a_test_is_owned_by_who_owns_what_it_tests(entry: dict[str, Any], owner: str) -> None:
+    groups = {"group.shop.sales": {"name": "sales", "owner": {"name": "Sales team"}}}
+    nodes = {"test.shop.of_b": entry, "model.shop.b": {"meta": {"owner": "@ann"}}}
+    assert from_manifest(manifest_of(DIAMOND, nodes=nodes, groups=groups)).nodes["test.shop.of_b"].owner == owner
+
+
 @pytest.mark.parametrize("manifest", [{}, {"nodes": []}, {"nodes": {"x": None, "y": {"unique_id": "y", "depends_on": {"nodes": None}}}}])
 def test_a_manifest_that_is_not_as_it_should_be_is_no_reason_to_fail(manifest: dict[str, Any]) -> None:
     assert longest_chain(from_manifest(manifest), {"m": 1.0}).unique_ids == ("m",)
@@ -162,6 +178,27 @@ def test_a_line_over_several_layers_passes_beside_the_nodes_between() -> None:
     [over] = [line for line in graph.lines if len(line) == 3]
     assert (over[0], over[2]) == ("model.shop.x", "model.shop.z")
     assert set(graph.layers[1]) == {"model.shop.y", over[1]}
+
+
+STALE = Freshness("source.shop.raw.old", "error", at(0), 90000.0, "12 hours", "1 day")
+
+
+def stale(*nodes: NodeResultRow, owner: str = "") -> report.Sources:
+    """The diamond above a source that was found stale in a step of its own."""
+    edges = {"source.shop.raw.old": [], **DIAMOND, "model.shop.a": ["source.shop.raw.old"]}
+    entry = {"source_name": "raw", "name": "old", "meta": {"owner": owner}}
+    manifest = manifest_of(edges, sources={"source.shop.raw.old": entry}, nodes={"model.shop.b": {"meta": {"owner": "@ann"}}})
+    looked = replace(node("old", "source", "error", step="freshness"), unique_id="source.shop.raw.old")
+    run = run_of("FAILED", error="Dbt.ModelError", steps=(step_of("freshness", "FAILED", error="Dbt.StaleSource"),))
+    outcomes = (outcome_of("freshness", 1, error="Dbt.StaleSource"), outcome_of("build", 2, error="Dbt.ModelError"))
+    return sources_of([looked, *nodes], manifest, run, outcomes, freshness=(STALE,))
+
+
+def test_a_stale_source_leads_to_who_reads_it_but_blocks_nothing_of_another_step() -> None:
+    assert blockage(find(stale(node("a"), node("d")))).lines == (("source.shop.raw.old", "exposure.shop.board"),)
+    graph = blockage(find(stale(node("b", status="error"), node("d", status="skipped"))))
+    assert graph.layers == (("model.shop.b",), ("model.shop.d",), ("exposure.shop.board",))
+    assert "source.shop.raw.old" not in graph.statuses
 
 
 def test_a_graph_that_is_too_large_says_how_much_it_leaves_out() -> None:
@@ -346,6 +383,20 @@ def test_tests_and_sources_are_listed_with_what_is_wrong_first() -> None:
     assert "of_b fail b 3 Got 3 results" in text
     assert text.index("raw.old error") < text.index("raw.good pass")
     assert "1d 01h" in text
+
+
+def test_a_stale_source_says_how_old_it_is_and_what_it_may_be() -> None:
+    text = Outline(page(stale())).text
+    assert "raw.old source, step freshness, error after 1.0s" in text
+    assert f"Its newest row was loaded at {STALE.loaded_at[:10]}" in text  # type: ignore[index]
+    assert "1d 01h before. It warns after 12 hours and fails after 1 day." in text
+    assert "dbt said nothing more" not in text
+
+
+def test_each_error_is_for_the_owners_of_its_own_nodes() -> None:
+    text = Outline(page(stale(node("b", status="error"), owner="@loaders"))).text
+    assert "Dbt.StaleSource , for the source's owner (@loaders):" in text
+    assert "Dbt.ModelError , for the model's owner (@ann):" in text
 
 
 def test_every_error_has_its_advice() -> None:

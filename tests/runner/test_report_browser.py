@@ -209,6 +209,35 @@ def test_the_page_never_scrolls_sideways(opened: Open, width: int) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+BROKEN_WORDS = """() => [...document.querySelectorAll('td .mark')]
+  .filter((mark) => new Set([...mark.getClientRects()].map((line) => Math.round(line.bottom))).size > 1).map((mark) => mark.textContent)"""
+
+
+def test_no_status_is_broken_in_two_on_a_telephone(opened: Open) -> None:
+    tab = opened(page(failed_diamond()), width=NARROW, scripts=True).tab
+    tab.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert tab.locator("td .mark").count() > 3
+    assert tab.evaluate(BROKEN_WORDS) == []
+    # The measure can tell.
+    tab.evaluate("document.querySelector('td .mark').style.whiteSpace = 'normal'")
+    tab.evaluate("document.querySelector('td .mark').textContent = 'a word '.repeat(60)")
+    assert tab.evaluate(BROKEN_WORDS) != []
+
+
+SPILT = """() => [...document.querySelectorAll('.bars g, .box')].filter((g) => {
+  const [names, room] = [[...g.querySelectorAll('text')], g.querySelector('rect').getBBox()];
+  return names.some((name) => name.getBBox().x + name.getBBox().width > room.x + room.width);
+}).map((g) => g.textContent)"""
+
+
+def test_names_stay_inside_their_bars_and_boxes(opened: Open) -> None:
+    tab = opened(page(large(models=100, tests_per_model=0, failed=4, threads=4)), scripts=True).tab
+    assert tab.locator(".bars text").count() > 5 and tab.locator(".box text").count() > 5
+    assert tab.evaluate(SPILT) == []
+    tab.evaluate("document.querySelectorAll('.bars text').forEach((name) => { name.style.fontSize = '30px'; })")
+    assert tab.evaluate(SPILT) != []
+
+
 def test_5000_nodes_open(opened: Open, figure: Callable[[str], None]) -> None:
     text = page(large(models=2500, tests_per_model=1))
     report = opened(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class ManifestNode:
     Attributes:
         path: the file that defines it, relative to its project; empty where there is none.
         relation: its name in the warehouse, quoted as dbt quotes it; empty where there is none.
-        owner: `meta.owner`, else the owner of its group or of the exposure; empty where nobody is named.
+        owner: `meta.owner`, else the owner of its group or of the exposure; of a test without a `meta.owner`, the owner of what it
+            tests, whose group dbt gives it, but not its meta. Empty where nobody is named.
     """
 
     unique_id: str
@@ -81,6 +82,7 @@ def from_manifest(manifest: Mapping[str, Any]) -> Lineage:
     """The graph of a manifest.json; what is not there or not as it should be is left out."""
     groups = {str(group.get("name")): _name_of(group.get("owner")) for group in _values(manifest, "groups")}
     nodes: dict[str, ManifestNode] = {}
+    tested: dict[str, str] = {}  # of tests that name nobody: what they are a test of
     for section in _SECTIONS:
         for raw in _values(manifest, section):
             unique_id = str(raw.get("unique_id"))
@@ -95,6 +97,13 @@ def from_manifest(manifest: Mapping[str, Any]) -> Lineage:
                 parents=tuple(dict.fromkeys(map(str, parents))) if isinstance(parents, Sequence) else (),
                 relation=str(raw.get("relation_name") or ""),
             )
+            if nodes[unique_id].is_test and not _owner_in_meta(raw):
+                tested[unique_id] = str(raw.get("attached_node") or "")
+    for test, of in tested.items():
+        node = nodes[test]
+        attached = nodes.get(of) or (nodes.get(node.parents[0]) if len(node.parents) == 1 else None)
+        if attached is not None and attached.owner:
+            nodes[test] = replace(node, owner=attached.owner)
     children: dict[str, list[str]] = {}
     for node in nodes.values():
         for parent in node.parents:
@@ -139,13 +148,19 @@ def _values(manifest: Mapping[str, Any], section: str) -> Iterator[Mapping[str, 
             yield entry
 
 
-def _owner(raw: Mapping[str, Any], groups: Mapping[str, str]) -> str:
+def _config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     config = raw.get("config")
-    config = config if isinstance(config, Mapping) else {}
-    for meta in (raw.get("meta"), config.get("meta"), raw.get("source_meta")):
-        if isinstance(meta, Mapping) and (owner := _name_of(meta.get("owner"))):
-            return owner
-    return _name_of(raw.get("owner")) or groups.get(str(raw.get("group") or config.get("group")), "")
+    return config if isinstance(config, Mapping) else {}
+
+
+def _owner(raw: Mapping[str, Any], groups: Mapping[str, str]) -> str:
+    named = _owner_in_meta(raw) or _name_of(raw.get("owner"))
+    return named or groups.get(str(raw.get("group") or _config(raw).get("group")), "")
+
+
+def _owner_in_meta(raw: Mapping[str, Any]) -> str:
+    metas = (raw.get("meta"), _config(raw).get("meta"), raw.get("source_meta"))
+    return next((owner for meta in metas if isinstance(meta, Mapping) and (owner := _name_of(meta.get("owner")))), "")
 
 
 def _name_of(owner: object) -> str:

@@ -15,9 +15,11 @@ ODD_STATUSES = frozenset({"SKIPPED", "warn", "skipped"})
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 0.4s, 12s, 2m 05s, 1h 03m, 2d 01h; empty for None."""
+    """Seconds as people say them: 30ms, 0.4s, 12s, 2m 05s, 1h 03m, 2d 01h; empty for None."""
     if seconds is None:
         return ""
+    if 0.0005 <= seconds < 0.095:
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)

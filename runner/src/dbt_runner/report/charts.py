@@ -19,6 +19,8 @@ from dbt_runner.words import duration, one_line
 _WIDTH = 1000.0
 _LEFT = 64.0
 _LETTER = 6.2  # the width of a letter of the labels, in the picture's units
+_BAR_LETTER = 5.9  # the same of the names on bars
+_LEAST_LETTERS = 6  # a name that is cut shorter says nothing
 _MOST_LANES = 64
 
 
@@ -65,17 +67,21 @@ def timeline(found: Findings, time: StepTime) -> Markup:
     for node in nodes:
         start, end = moment(node.started_at or "") - zero, moment(node.ended_at or "") - zero
         kinds = ("bad" if node.failed else "odd" if node.status == "warn" else "", "path" if node.unique_id in critical else "")
-        bars.append(
-            tag(
-                "rect",
-                tag("title", f"{one_line(node.name, 100)}: {node.status}, {duration(node.seconds)}"),
-                x=_number(axis.x(start)),
-                y=_number(3 + min(lanes[node.unique_id], number - 1) * height),
-                width=_number(max(0.8, (end - start) * axis.scale)),
-                height=_number(height - 2),
-                class_=" ".join(filter(None, kinds)) or None,
-            )
-        )
+        says = tag("title", f"{one_line(node.name, 100)}: {node.status}, {duration(node.seconds)}")
+        left, top, width = axis.x(start), 3 + min(lanes[node.unique_id], number - 1) * height, max(0.8, (end - start) * axis.scale)
+        letters = int((width - 8) / _BAR_LETTER) if height > 12 else 0
+        bar = {
+            "x": _number(left),
+            "y": _number(top),
+            "width": _number(width),
+            "height": _number(height - 2),
+            "class_": " ".join(filter(None, kinds)) or None,
+        }
+        if letters < _LEAST_LETTERS:
+            bars.append(tag("rect", says, **bar))
+        else:
+            name = tag("text", _short(node.name, letters), x=_number(left + 4), y=_number(top + height - 6))
+            bars.append(tag("g", says, tag("rect", **bar), name))
     return _picture(
         f"timeline of {time.step}",
         f"When each node of {time.step} ran, by thread",
@@ -248,6 +254,8 @@ def _box(unique_id: str, status: str, at: tuple[float, float], lineage: Lineage)
     known = lineage.get(unique_id)
     name = known.name if known else unique_id
     kind = known.resource_type.replace("_", " ") if known else ""
+    if known and known.is_test and len(known.parents) == 1:
+        kind = _short(f"{kind} of {known.parents[0].rpartition('.')[2]}", 22)
     says = {"skipped": "blocked", "exposure": "reads it"}.get(status, status)
     x, y = at[0], at[1] - _BOX_HEIGHT / 2
     return tag(
@@ -260,7 +268,7 @@ def _box(unique_id: str, status: str, at: tuple[float, float], lineage: Lineage)
     )
 
 
-def _short(name: str, most: int = 22) -> str:
+def _short(name: str, most: int = 20) -> str:
     """Both ends of a long name: names of one project often begin alike."""
     line = one_line(name, 500)
     return line if len(line) <= most else f"{line[: most // 2 - 1]}…{line[-(most // 2) :]}"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 
+from dbt_runner.errors import STALE_SOURCE, TEST_FAILURE
 from dbt_runner.lineage import Chain, Lineage, ManifestNode, longest_chain
-from dbt_runner.report.sources import Sources
+from dbt_runner.report.sources import Freshness, Sources
 from dbt_runner.run_records import NodeResultRow, Run, seconds_between
 
 # Resource types that hold or deliver data. The others (tests, hooks, exposures) only look at them.
 BUILT = frozenset({"model", "snapshot", "seed", "source", "analysis", "saved_query", "semantic_model", "metric"})
+TESTS = ("test", "unit_test")
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Problem:
         known: what the manifest says about it; None without a manifest or where it is a hook.
         blocked: nodes of the same step that dbt skipped and that depend on it, the nearest first.
         exposures: what is read by people and depends on it.
+        freshness: of a source, how old its data was found to be.
     """
 
     node: NodeResultRow
     known: ManifestNode | None
     blocked: tuple[NodeResultRow, ...]
     exposures: tuple[ManifestNode, ...]
+    freshness: Freshness | None = None
 
     @property
     def owner(self) -> str:
@@ -91,9 +95,15 @@ class Findings:
         """Whether the run's record was not closed when this was read."""
         return self.run.ended_at is None
 
-    @property
-    def owners(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(problem.owner for problem in self.problems if problem.owner))
+    def owners_of(self, error: str) -> tuple[str, ...]:
+        """Who owns the nodes that an error is about, each once: of stale sources, of failed tests, or of what could not be built."""
+        kinds = {STALE_SOURCE.name: ("source",), TEST_FAILURE.name: TESTS}
+
+        def is_meant(kind: str) -> bool:
+            return kind in kinds[error] if error in kinds else kind not in ("source", *TESTS)
+
+        owners = (problem.owner for problem in self.problems if problem.owner and is_meant(problem.node.resource_type))
+        return tuple(dict.fromkeys(owners))
 
     @property
     def exposures(self) -> tuple[ManifestNode, ...]:
@@ -105,7 +115,9 @@ def find(sources: Sources) -> Findings:
     """Looks at what was read of a run."""
     run, nodes, lineage = sources.detail.run, sources.detail.nodes, sources.lineage
     skipped = {(node.step, node.unique_id): node for node in nodes if node.status == "skipped"}
-    problems = sorted((_problem(node, skipped, lineage) for node in nodes if node.failed), key=lambda problem: -len(problem.blocked))
+    fresh = {entry.unique_id: entry for entry in sources.freshness}
+    failed = [replace(_problem(node, skipped, lineage), freshness=fresh.get(node.unique_id)) for node in nodes if node.failed]
+    problems = sorted(failed, key=lambda problem: -len(problem.blocked))
     explained = {(node.step, node.unique_id) for problem in problems for node in problem.blocked}
     began = {step.step for step in run.steps if step.status != "PENDING"}
     return Findings(
@@ -197,7 +209,12 @@ def blockage(found: Findings, most: int = 40) -> Blockage:
         if problem.known is not None and problem.known.is_test:
             for parent in problem.known.parents:
                 gates.setdefault(parent, []).append(problem.node.unique_id)
-    above = {unique_id: _nearest_above(unique_id, set(shown), gates, lineage) for unique_id in shown}
+    # What failed leads to what it blocked in its own step and to what people read: a source that was found stale may have blocked nothing.
+    reach = {p.node.unique_id: {*(node.unique_id for node in p.blocked), *(entry.unique_id for entry in p.exposures)} for p in failed}
+    above = {}
+    for unique_id in shown:
+        near = {other for other in shown if other not in reach or unique_id in reach[other]}
+        above[unique_id] = [] if unique_id in reach else _nearest_above(unique_id, near, gates, lineage)
     depth: dict[str, int] = {}
     for unique_id in [*(u for u in lineage.order() if u in above), *shown]:
         if unique_id not in depth:
@@ -213,7 +230,11 @@ def blockage(found: Findings, most: int = 40) -> Blockage:
             for layer, place in enumerate(between, depth[parent] + 1):
                 layers[layer].append(place)
             lines.append((parent, *between, child))
-    return Blockage(tuple(map(tuple, _untangled(layers, lines))), tuple(lines), statuses, len(statuses) - len(shown))
+    alone = set(reach) - {place for line in lines for place in line}
+    drawn = [[place for place in layer if place not in alone] for layer in layers]
+    left_out = len(statuses) - len(shown)
+    statuses = {unique_id: status for unique_id, status in statuses.items() if unique_id not in alone}
+    return Blockage(tuple(map(tuple, _untangled(drawn, lines))), tuple(lines), statuses, left_out)
 
 
 def _nearest_above(unique_id: str, shown: set[str], gates: Mapping[str, Sequence[str]], lineage: Lineage) -> list[str]:

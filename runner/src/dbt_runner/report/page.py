@@ -22,6 +22,7 @@ from dbt_runner.report import charts, links
 from dbt_runner.report.advice import ADVICE
 from dbt_runner.report.findings import BUILT, Findings, Problem, StepTime, blockage, ran
 from dbt_runner.report.markup import Markup, escape, join, tag
+from dbt_runner.report.sources import Freshness
 from dbt_runner.run_records import NodeResultRow, Outcome, Run
 from dbt_runner.store import timestamp
 from dbt_runner.words import count, counts_of, duration, one_line, size
@@ -146,6 +147,7 @@ def _header(found: Findings, now: datetime, written_by: str | None, messages: _M
     run = found.run
     kind = _KIND.get(run.status, "")
     facts = (
+        ("Error", run.error),
         ("Environment", run.environment),
         ("Job", run.job or "none: steps of its own"),
         ("Release", run.release),
@@ -205,7 +207,8 @@ def _lead(found: Findings, messages: _Messages) -> Markup:
 
 def _by_type(nodes: Sequence[NodeResultRow]) -> str:
     kinds = Counter(node.resource_type.replace("_", " ") for node in nodes)
-    return " and ".join(count(number, kind) for kind, number in kinds.most_common())
+    *others, last = [count(number, kind) for kind, number in kinds.most_common()]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _so_far(found: Findings, now: datetime, written_by: str | None) -> Markup | None:
@@ -250,7 +253,8 @@ def _sections(found: Findings, messages: _Messages) -> Iterator[_Section | None]
     yield _section("failed", "What failed", _failures(found, messages))
     yield _section("next", "What to do", _what_to_do(found))
     graph = blockage(found)
-    yield _section("blocked", "What is blocked", _blocked(found), charts.blocked_graph(graph, found.lineage), _left_out(graph.left_out))
+    picture = join(charts.blocked_graph(graph, found.lineage), _left_out(graph.left_out))
+    yield _section("blocked", "What is blocked", _blocked(found, picture))
     yield _section("steps", "Steps and attempts", _steps(found, messages))
     yield _section("time", "Where the time went", _time_parts(found))
     yield _section("tests", "Tests", _tests(found, messages))
@@ -320,13 +324,22 @@ def _card(problem: Problem, messages: _Messages, *, is_open: bool) -> Markup:
     if problem.exposures:
         readers = _names((exposure.name for exposure in problem.exposures), _NAMES_IN_CARD)
         consequences.append([tag("strong", "Read by"), f" {readers}"])
-    title = tag("h3", tag("bdi", node.name, title=node.unique_id), class_="mark bad")
+    name = known.name if known and known.resource_type == "source" else node.name
+    title = tag("h3", tag("bdi", name, title=node.unique_id), class_="mark bad")
+    nothing = None if problem.freshness else tag("p", "dbt said nothing more about it.", class_="quiet")
     body = (
         tag("p", [[" · " if i else None, fact] for i, fact in enumerate(facts)], class_="quiet"),
-        messages.whole(node.message) or tag("p", "dbt said nothing more about it.", class_="quiet"),
+        tag("p", _staleness(problem.freshness)) if problem.freshness else None,
+        messages.whole(node.message) or nothing,
         [tag("p", text, class_="consequence") for text in consequences],
     )
     return tag("article", title, body, class_="card") if is_open else tag("details", tag("summary", title), body, class_="card")
+
+
+def _staleness(fresh: Freshness) -> list[object]:
+    newest = ["Its newest row was loaded at ", _time(fresh.loaded_at), f", {duration(fresh.age)} before."] if fresh.loaded_at else []
+    limits = [f"{verb} after {after}" for verb, after in (("warns", fresh.warn_after), ("fails", fresh.error_after)) if after]
+    return [*newest, f" It {' and '.join(limits)}." if limits else None]
 
 
 def _names(names: Iterable[str], most: int = _NAMES) -> str:
@@ -345,7 +358,8 @@ def _what_to_do(found: Findings) -> Iterable[object]:
     items = []
     for name in errors:
         owner = ERRORS[name].owner if name in ERRORS else "the platform team"
-        people = f" ({', '.join(found.owners)})" if found.owners and "owner" in owner else ""
+        owners = found.owners_of(name) if "owner" in owner else ()
+        people = f" ({', '.join(owners)})" if owners else ""
         items.append(tag("li", tag("strong", name), f", for {owner}{people}: {ADVICE.get(name, 'Look at the log.')}"))
     yield tag("ol", items)
     commands = [(_command("show", run, run.run_id), "everything that is recorded")]
@@ -361,8 +375,9 @@ def _command(name: str, run: Run, *arguments: str) -> str:
     return shlex.join(["dbt-runner", name, "--environment", run.environment, *arguments])
 
 
-def _blocked(found: Findings) -> Iterable[object]:
+def _blocked(found: Findings, picture: Markup) -> Iterable[object]:
     if not found.blocked:
+        yield picture
         return
     tests = sum(1 for node in found.blocked if node.resource_type in ("test", "unit_test"))
     named = [node for node in found.blocked if node.resource_type in BUILT]
@@ -372,6 +387,7 @@ def _blocked(found: Findings) -> Iterable[object]:
     if found.unexplained:
         why = "dbt stopped before it came to them" if found.lineage.nodes else "there is no manifest to say what each waited for"
         yield tag("p", f"{len(found.unexplained):,} of them no failed node explains: {why}.")
+    yield picture
     if named:
         yield tag("details", tag("summary", f"Their names ({len(named):,})"), tag("p", _names(node.name for node in named)))
     if found.exposures:
@@ -463,7 +479,8 @@ def _legend(found: Findings, time: StepTime) -> Markup:
     keys += [("bad", "failed")] if any(node.failed for node in nodes) else []
     keys += [("odd", "warned")] if any(node.status == "warn" for node in nodes) else []
     keys += [("path", "on the critical path")]
-    return tag("p", [[tag("span", class_=f"key {kind}".strip(), aria_hidden="true"), f" {says} "] for kind, says in keys], class_="quiet")
+    drawn = [(tag("span", class_=f"key {kind}".strip(), aria_hidden="true"), says) for kind, says in keys]
+    return tag("p", [[tag("span", key, f" {says}", class_="legend"), " "] for key, says in drawn], class_="quiet")
 
 
 def _tests(found: Findings, messages: _Messages) -> Iterable[object]:
