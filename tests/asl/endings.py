@@ -16,7 +16,20 @@ from dbt_runner.errors import ERRORS
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # The attributes of a run item (docs/architecture.md): those that every closed one has, and those that depend on the run.
 ALWAYS = {"pk", "sk", "run_id", "execution", "trigger", "request", "status", "started_at", "ended_at", "artifacts", "steps"}
-SOMETIMES = {"release_digest", "git_commit", "image", "versions", "job", "reason", "release", "resumed_from", "resumes", "error", "cause"}
+SOMETIMES = {
+    "release_digest",
+    "git_commit",
+    "image",
+    "versions",
+    "job",
+    "reason",
+    "release",
+    "resumed_from",
+    "resumes",
+    "schema_suffix",
+    "error",
+    "cause",
+}
 MOST_STARTS = 5
 """How often a task that does not start is tried in one attempt."""
 

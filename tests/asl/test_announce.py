@@ -137,6 +137,32 @@ def attributes(message: dict[str, Any]) -> dict[str, str]:
     return {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
 
 
+@pytest.mark.parametrize(
+    "record", [FAILED, ENDED, {**FAILED, "error": "Dbt.EnvironmentBusy", "steps": "[]"}], ids=["failed", "ended", "busy"]
+)
+@pytest.mark.parametrize("job", [True, False], ids=["job", "no job"])
+def test_run_into_schemas_of_its_own_is_nobodys_alarm(cloud: Cloud, record: dict[str, str], job: bool) -> None:
+    """A pull request's: what becomes of it says nothing about the environment, nor about the job of which it may have the steps."""
+    before(cloud)
+    known = cloud.items()
+    record = {**record, "schema_suffix": "pr_7", "release": "ci-1"}
+    leave(cloud, record if job else {k: v for k, v in record.items() if k != "job"}, node("model.shop.orders", owner={"S": "finance"}))
+    assert announce(cloud) == "no"
+    assert (cloud.notifications, cloud.metrics) == ([], [])
+    assert [item for item in cloud.items() if item["sk"]["S"] == "JOB#hourly"] == [
+        item for item in known if item["sk"]["S"] == "JOB#hourly"
+    ]
+    (event,) = cloud.published
+    assert (event["DetailType"], event["Detail"]["schema_suffix"], event["Detail"]["status"]) == ("dbt.run", "pr_7", record["status"])
+    assert [row["schema_suffix"] for row in cloud.archived.values()] == ["pr_7"]
+
+
+def test_what_could_not_be_told_of_a_run_of_its_own_is_seen_all_the_same(cloud: Cloud) -> None:
+    leave(cloud, {**FAILED, "schema_suffix": "pr_7"})
+    execution = cloud.announce(RUN_KEY, {"Publish": Fault("EventBridge.InternalException")})
+    assert (execution.error, cloud.notifications) == ("Dbt.RunnerError", [])
+
+
 def test_one_digest_for_each_owner(cloud: Cloud) -> None:
     owned = [node(f"model.shop.m{n}", owner={"S": owner}) for n, owner in enumerate(["sales", "finance", "sales"])]
     leave(cloud, FAILED, *owned)

@@ -122,6 +122,38 @@ def test_steps_of_a_request_get_the_defaults(cloud: Cloud) -> None:
     assert steps(record) == [("health_check", "SUCCEEDED", None), ("fix", "SUCCEEDED", None)]
 
 
+COMPARES = {**STEP, "commands": ["run", "build -s state:modified+ --state {state}"]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "compared_with"),
+    [
+        ({"steps": [STEP]}, None),
+        ({"steps": [STEP], "defer_to": "current"}, "1.4.2"),
+        ({"steps": [STEP], "defer_to": "1.3.0"}, "1.3.0"),
+        ({"steps": [STEP, {**COMPARES, "name": "compares"}]}, "1.4.2"),
+        ({"steps": [{**STEP, "commands": [["{state}"], 7, "run"]}]}, None),
+    ],
+    ids=["none", "current", "named", "asked for by a command", "not a command"],
+)
+def test_release_to_compare_with_is_settled_when_the_run_begins(cloud: Cloud, request_: dict[str, Any], compared_with: str | None) -> None:
+    record = assert_succeeded(cloud, cloud.run({**request_, "release": "pr-7"}))
+    assert request_of(record).get("defer_to") == compared_with
+    assert record["release"]["S"] == "pr-7"
+
+
+def test_record_says_that_a_run_has_schemas_of_its_own(cloud: Cloud) -> None:
+    record = assert_succeeded(cloud, cloud.run({**HOURLY, "defer_to": "current", "schema_suffix": "pr_7"}))
+    assert (record["schema_suffix"]["S"], request_of(record)["schema_suffix"]) == ("pr_7", "pr_7")
+
+
+@pytest.mark.parametrize("request_", [{"steps": [COMPARES]}, {"steps": [STEP], "defer_to": "current"}], ids=["a command", "the run"])
+def test_runner_sees_that_there_is_no_release_to_compare_with(cloud: Cloud, request_: dict[str, Any]) -> None:
+    cloud.delete("RELEASE#CURRENT")
+    record = assert_succeeded(cloud, cloud.run({**request_, "release": "pr-7"}))
+    assert request_of(record).get("defer_to") == request_.get("defer_to")
+
+
 def test_step_that_may_fail_does_not_fail_the_run(cloud: Cloud) -> None:
     cloud.attempts["1"] = fails("Dbt.StaleSource", 14)
     record = assert_succeeded(cloud, cloud.run(HOURLY))
@@ -318,6 +350,12 @@ REFUSED = {
     "vars that are text": Refused({**HOURLY, "vars": "day: today"}, "vars: must be a JSON object", "vars: "),
     "vars that are a list": Refused({**HOURLY, "vars": []}, "vars: must be a JSON object", "vars: "),
     "full_refresh in words": Refused({**HOURLY, "full_refresh": "yes"}, "full_refresh: must be true or false", "full_refresh: "),
+    "defer_to that is a number": Refused({**HOURLY, "defer_to": 1.4}, "defer_to: must be the version", "defer_to: "),
+    "defer_to that is a path": Refused({**HOURLY, "defer_to": "../1.4.2"}, "defer_to: must be the version", "defer_to: "),
+    "suffix with a dot": Refused({**HOURLY, "defer_to": "current", "schema_suffix": "a.b"}, "goes with defer_to", "schema_suffix: "),
+    "suffix that is a number": Refused({**HOURLY, "defer_to": "current", "schema_suffix": 7}, "goes with defer_to", "schema_suffix: "),
+    "suffix alone": Refused({**HOURLY, "schema_suffix": "pr_7"}, "goes with defer_to", "schema_suffix: ", by_schema=False),
+    "resume with defer_to": Refused({"resume": "other", "defer_to": "current"}, "resume: takes the release", "resume: "),
     "reason that is a list": Refused({**HOURLY, "reason": ["x"]}, "reason: must be a string", "reason: "),
     "trigger that is a number": Refused({**HOURLY, "trigger": 1}, "trigger: must be a string", "trigger: "),
     "no steps": Refused({"steps": []}, "steps: must be a list of 1 to 50", "steps: "),

@@ -35,6 +35,14 @@ def test_run_does_the_rest_of_another_on_its_release_with_its_steps(cloud: Cloud
     }
 
 
+def test_run_compares_with_the_release_that_was_current_at_first(cloud: Cloud) -> None:
+    leave(cloud, request=json.dumps({"steps": STEPS, "defer_to": "1.3.0", "schema_suffix": "pr_7"}), job=None)
+    record = assert_succeeded(cloud, cloud.run(RESUME))
+    request = json.loads(record["request"]["S"])
+    assert (request["defer_to"], request["schema_suffix"], record["release"]["S"]) == ("1.3.0", "pr_7", "1.3.9")
+    assert record["schema_suffix"]["S"] == "pr_7"
+
+
 def test_chain_of_runs_is_kept(cloud: Cloud) -> None:
     leave(cloud, resumes=json.dumps(["second", "first"]))
     record = assert_succeeded(cloud, cloud.run(RESUME))

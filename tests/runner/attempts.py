@@ -36,13 +36,14 @@ class Run:
         self.steps: list[dict[str, Any]] = [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 80}]
         self.plan: dict[str, Any] = {"job": "hourly", "vars": {}, "full_refresh": False, "trigger": "schedule"}
         self.lock: Item | None = {"owner": EXECUTION, "run_id": "r-1"}
+        self.release = "1.4.2"
 
     def attempt(self, position: int = 1, number: int = 1) -> int:
         pk = environment_pk("prod")
         self.store.put({"pk": pk, "sk": CONFIG, "config": json.dumps(self.config)})
         if self.lock:
             self.store.put({"pk": pk, "sk": LOCK, **self.lock})
-        item = {"run_id": "r-1", "execution": EXECUTION, "release": "1.4.2", "artifacts": PREFIX, "status": "RUNNING"}
+        item = {"run_id": "r-1", "execution": EXECUTION, "release": self.release, "artifacts": PREFIX, "status": "RUNNING"}
         started_at = RUN_KEY.split("#")[1]
         self.store.put(
             {"pk": pk, "sk": RUN_KEY, **item, "started_at": started_at, "request": json.dumps({**self.plan, "steps": self.steps})}
@@ -58,8 +59,8 @@ class Run:
         return {item["unique_id"]: item for item in self.store.query("RUN#prod#r-1", "NODE#")}
 
 
-def publish(store: Store, folder: Path, files: Mapping[str, str], packed: bytes | None = None) -> None:
-    """Release 1.4.2 with these files, or with another bundle."""
+def publish(store: Store, folder: Path, files: Mapping[str, str], packed: bytes | None = None, *, version: str = "1.4.2") -> None:
+    """A release with these files, or with another bundle."""
     projects.write(folder, files)
     path = folder.with_name(f"{folder.name}.tar.gz")
     bundle.pack(stage.files(folder), path)
@@ -68,7 +69,7 @@ def publish(store: Store, folder: Path, files: Mapping[str, str], packed: bytes 
     release.commit(
         store,
         release.Candidate(
-            version="1.4.2",
+            version=version,
             bundle=path,
             manifest=b"{}",
             project="tiny",

@@ -221,7 +221,7 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
 
 def spec(work: Path, commands: Sequence[str], *, warehouse: Warehouse | None = None, probe: bool = False) -> WorkerSpec:
     """What an attempt would give its worker for the project in `work`/project."""
-    profile.write(warehouse or Warehouse("duckdb", {"path": str(work / "warehouse.duckdb")}, {}), TARGET, work / "profiles")
+    profile.of_environment(warehouse or Warehouse("duckdb", {"path": str(work / "warehouse.duckdb")}, {}), TARGET).write(work / "profiles")
     (work / "project").mkdir(exist_ok=True)
     (work / "target").mkdir(exist_ok=True)
     parsed = [parse_command(text, "commands") for text in commands]

@@ -192,6 +192,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         compute="fargate",
         parse={"cache": "used"},
         release=ReleaseMeta("1.0.0", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-23T00:00:00Z", "shop"),
+        state=ReleaseMeta("0.9.0", "01", "23", 7, "45", "1.11.16", "ci", "2026-11-22T00:00:00Z", "shop"),
         image="sha256:0123",
         node_rows=StoredObject("audit/nodes/x", "cd", 4),
         concerns={"model.shop.a": Concern("o" * 201, 2)},
@@ -200,7 +201,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
     item = store.get("RUN#prod#r-1", "STEP#01#build#2")
     assert item is not None
     release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
-    assert set(item["release"]) == release
+    assert set(item["release"]) == set(item["state"]) == release
     nested = {"unique_id", "status", "owner", "blocked", "command", "success", "selected", "key", "sha256", "bytes", "cache"}
     nested |= release | {"reason"}
     assert set(item) - {"pk", "sk"} == documented("Outcome:") - nested

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from dbt_runner import parse_cache
+from dbt_runner import parse_cache, profile
 from dbt_runner.config import Warehouse
 from dbt_runner.events import Parsed
 from dbt_runner.logs import JsonLog
@@ -69,7 +69,7 @@ def test_later_runs_start_from_what_the_first_one_parsed_unless_dbt_objects(
     assert cached(run.store) == {key: first}
 
     # Whatever led the wrong file to this key: it was parsed with other variables, and dbt sees that.
-    monkeypatch.setattr(parse_cache, "_key", lambda asked, release: key)
+    monkeypatch.setattr(parse_cache, "_key", lambda asked, release, target: key)
     run.config["jobs"]["hourly"]["vars"] = run.plan["vars"] = {"x": "1"}
     changed = {"cache": "renewed", "reason": "config vars, config profile, or config target have changed"}
     assert parse_of("other_vars") == changed
@@ -101,7 +101,8 @@ def log(said: io.StringIO) -> JsonLog:
 def cache_of(store: Store, folder: Path, log: JsonLog, *, digest: str = "d1", **changed: Any) -> ParseCache:
     folder.mkdir(exist_ok=True)
     asked = projects.asked(Warehouse("duckdb", {"path": str(folder / "w.duckdb")}, {}), **changed)
-    return ParseCache(store, asked, Release("1.0", digest, folder, "tiny", None, "1.11.16"), folder, log, Mask(["s3cret-of-the-team"]))
+    release = Release("1.0", digest, folder, "tiny", None, "1.11.16")
+    return ParseCache(store, asked, release, profile.of_run(asked), folder, log, Mask(["s3cret-of-the-team"]))
 
 
 def leave(folder: Path, content: bytes = b"a parse") -> None:

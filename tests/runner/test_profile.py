@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_what_is_required_is_asked_for_by_its_name(type_: str) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name(warehouse: Warehouse, field: str, tmp_path: Path) -> None:
-    message = refused(INVALID_REQUEST, lambda: profile.write(warehouse, "prod", tmp_path / "profiles"))
+    message = refused(INVALID_REQUEST, lambda: profile.of_environment(warehouse, "prod").write(tmp_path / "profiles"))
     assert f"warehouse.{field}: " in message
     assert "secret" not in message
     assert not (tmp_path / "profiles" / "profiles.yml").exists()
@@ -140,7 +141,7 @@ def test_the_file_is_yaml_with_one_target_called_like_the_environment(tmp_path: 
     import yaml
 
     warehouse = with_settings(POSTGRES, search_path="a, b: \"c\" #'d'")
-    profile.write(warehouse, "prod", tmp_path / "new" / "profiles")
+    profile.of_environment(warehouse, "prod").write(tmp_path / "new" / "profiles")
     document = yaml.safe_load((tmp_path / "new" / "profiles" / "profiles.yml").read_text())
     assert document == {profile.PROFILE: {"target": "prod", "outputs": {"prod": profile.output(warehouse)}}}
 
@@ -213,7 +214,7 @@ shop:
 
 
 def written(warehouse: Warehouse, folder: Path, project: Path | None) -> Mapping[str, Any]:
-    profile.write(warehouse, "prod", folder / "profiles", project)
+    profile.of_environment(warehouse, "prod").write(folder / "profiles", project)
     output: Mapping[str, Any] = json.loads((folder / "profiles" / "profiles.yml").read_text())["dbt_runner"]["outputs"]["prod"]
     return output
 
@@ -246,6 +247,23 @@ def test_a_projects_own_profile_counts_only_where_the_environment_says_so(tmp_pa
 )
 def test_a_profile_that_cannot_be_taken_is_refused_without_its_secrets(tmp_path: Path, files: dict[str, str], words: str) -> None:
     project = write_files(tmp_path / "project", files)
-    message = refused(COMPILATION_ERROR, lambda: profile.write(OWN, "prod", tmp_path / "profiles", project))
+    message = refused(COMPILATION_ERROR, lambda: profile.of_environment(OWN, "prod").write(tmp_path / "profiles", project))
     assert words in message
     assert "s3cret" not in message
+
+
+def test_a_projects_own_schema_gets_the_ending_of_a_run_of_its_own(tmp_path: Path) -> None:
+    own = "shop:\n  outputs:\n    ci: { type: duckdb, schema: \"{{ env_var('SCHEMA') }}\" }\n    prod: { type: duckdb, schema: marts }\n"
+    project = write_files(tmp_path / "project", {**PROJECT, "profiles.yml": own})
+    warehouse = Warehouse("duckdb", {"path": "warehouse.duckdb"}, {}, profile="project")
+    target = profile.Target(profile.CI_TARGET, warehouse, own="ci", schema_suffix="pr_7")
+    assert target.output(project)["schema"] == "{{ env_var('SCHEMA') }}_pr_7"
+    # What the other release was built with, which is called like the environment that built it.
+    assert profile.of_environment(warehouse, "prod").output(project)["schema"] == "marts"
+
+
+@pytest.mark.parametrize("type_", sorted(LEAST))
+def test_every_warehouse_has_a_schema_that_can_get_an_ending(type_: str) -> None:
+    key = ADAPTERS[type_].schema_setting
+    target = profile.of_environment(LEAST[type_], "prod")
+    assert replace(target, schema_suffix="pr_7").output() == {**target.output(), key: f"{target.output()[key]}_pr_7"}

@@ -221,7 +221,8 @@ def test_flags_that_the_runner_owns_are_refused_in_every_spelling(cli: Any, verb
         spellings = [flag, flag.replace(" ", "=")] if option.startswith("--") else [flag, flag.replace(" ", ""), f"-q{option[1:]}value"]
         for spelling in spellings:
             message = refused(INVALID_REQUEST, partial(parse_command, f"{' '.join(verb)} {spelling}", "c"))
-            assert f"must not contain {option}:" in message
+            to_state = option in ("--state", "--defer-state")
+            assert ("must give {state} to" if to_state else f"must not contain {option}:") in message
 
 
 def test_no_word_of_short_flags_smuggles_an_owned_one_past_the_check(cli: Any) -> None:
@@ -243,6 +244,29 @@ def test_no_word_of_short_flags_smuggles_an_owned_one_past_the_check(cli: Any) -
             with pytest.raises(TypedError, match="must not contain"):
                 parse_command(f"run {word} value", "c")
     assert smuggled > 100
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("build -s state:modified+", "build -s state:modified+ --state /s --defer --favor-state"),
+        ("build -s state:modified+ --state {state}", "build -s state:modified+ --state /s"),
+        ("build --defer --defer-state={state} --state={state}", "build --defer --defer-state=/s --state=/s"),
+        ("run-operation greet --args {state}", "run-operation greet --args {state}"),
+        ("parse", "parse"),
+    ],
+)
+def test_commands_get_the_folder_of_the_other_release(text: str, words: str) -> None:
+    command = parse_command(text, "c")
+    assert command.with_state("/s") == tuple(words.split())
+    assert command.names_state is ("--state" in text or "--defer-state" in text)
+
+
+@pytest.mark.parametrize(
+    "text", ["build --state", "build --state={state}/..", "build --state {state} --state /elsewhere", "ls --defer-state"]
+)
+def test_no_other_folder_passes_for_that_of_the_other_release(text: str) -> None:
+    assert "must give {state} to" in refused(INVALID_REQUEST, lambda: parse_command(text, "c"))
 
 
 def test_dbt_knows_no_abbreviations_of_flags(cli: Any) -> None:

@@ -1,4 +1,4 @@
--- Hours since each node last succeeded, of the nodes that ran in the last 90 days; never where it did not
+-- Hours since each node last succeeded, of the nodes that ran in the last 90 days, pull requests left out; never where it did not
 SELECT
   env,
   unique_id,
@@ -13,6 +13,6 @@ SELECT
   ) AS hours,
   max_by(status, started_at) AS last_status
 FROM nodes
-WHERE "date" >= date_format(current_date - INTERVAL '90' DAY, '%Y-%m-%d')
+WHERE "date" >= date_format(current_date - INTERVAL '90' DAY, '%Y-%m-%d') AND release NOT LIKE 'ci-%'
 GROUP BY env, unique_id
 ORDER BY last_success NULLS FIRST, unique_id

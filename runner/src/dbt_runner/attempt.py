@@ -16,6 +16,7 @@ from dbt_runner import (
     archive,
     audit,
     claim,
+    deferral,
     diagnosis,
     identity,
     image,
@@ -36,7 +37,7 @@ from dbt_runner import (
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
 from dbt_runner.errors import ACCESS_DENIED, RUNNER_ERROR, WAREHOUSE_UNAVAILABLE, TypedError
-from dbt_runner.events import CommandResult, NodeResult, StepReport
+from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.masking import SHORTEST, Mask
@@ -78,6 +79,7 @@ class Attempt:
         self._concerns: Mapping[str, lineage.Concern] = {}
         self._lineage: openlineage.Sink | None = None
         self._release: release.ReleaseMeta | None = None
+        self._state: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
         self._nodes: audit.NodeWriter | None = None
@@ -141,33 +143,42 @@ class Attempt:
             log.info("fetching release", release=asked.release)
             self._release = release.find(self._store, asked.release)
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
-            target = work / "target"
-            target.mkdir()
-            cache = ParseCache(self._hasty_store, asked, fetched, target, log, self._mask)
+            artifacts = work / "target"
+            artifacts.mkdir()
+            target = profile.of_run(asked)
+            cache = ParseCache(self._hasty_store, asked, fetched, target, artifacts, log, self._mask)
             cache.fetch()
-        spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, target)
         if earlier:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
+        deadline = time.monotonic() + step.timeout_seconds
         self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
         try:
             with self._nodes, self._credentials(asked, work, log, fetched.project) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 # The endpoint's key is a secret variable, which on Lambda only `extra` has.
-                self._lineage = openlineage.Sink(asked, {**self._environment, **extra}, target / "manifest.json", log)
-                grace = self._compute.grace_seconds
-                supervisor = Supervisor(environment, log, self._interrupts, self._take, step.timeout_seconds, grace, self._mask)
-                self._report = resume.merge(supervisor.run(spec), earlier)
+                self._lineage = openlineage.Sink(asked, {**self._environment, **extra}, artifacts / "manifest.json", log)
+
+                def run(spec: WorkerSpec) -> StepReport:
+                    left, grace = max(0.0, deadline - time.monotonic()), self._compute.grace_seconds
+                    return Supervisor(environment, log, self._interrupts, self._take, left, grace, self._mask).run(spec)
+
+                state = None
+                if asked.defer_to is not None:
+                    stores = deferral.Stores(self._store, self._hasty_store)
+                    state, self._state = deferral.prepare(stores, asked, asked.defer_to, work / "state", log, self._mask, run)
+                spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, artifacts, state)
+                self._report = resume.merge(run(spec), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
         except audit.ResultsNotWritten as exc:
             not_written = len(exc.results)
         finally:
             # Nobody reads what the worker left before that.
-            audit.mask_artifacts(target, self._mask)
+            audit.mask_artifacts(artifacts, self._mask)
         result = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
         try:
-            self._artifacts = audit.upload_artifacts(self._store, asked, target)
+            self._artifacts = audit.upload_artifacts(self._store, asked, artifacts)
         except Exception as exc:
             if not outages.is_outage(exc):
                 raise
@@ -177,7 +188,7 @@ class Attempt:
         self._parse = cache.keep(self._report.parsed if self._report.finished else None)
         if result.failures:
             skipped = {node.unique_id for node in self._report.nodes.values() if node.status == "skipped"}
-            self._concerns = lineage.concerns(target / "manifest.json", (node.unique_id for node in result.failures), skipped)
+            self._concerns = lineage.concerns(artifacts / "manifest.json", (node.unique_id for node in result.failures), skipped)
         return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
 
     def _take(self, node: NodeResult) -> None:
@@ -209,7 +220,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog, project: Path | None) -> Iterator[dict[str, str]]:
-        profile.write(asked.config.warehouse, asked.key.environment, work / "profiles", project)
+        profile.of_run(asked).write(work / "profiles", project)
         variables = dict(self._compute.variables())
         self._mask.add(variables.values())
         if short := sorted(name for name, value in {**self._secrets, **variables}.items() if len(value.strip()) < SHORTEST):
@@ -235,6 +246,7 @@ class Attempt:
             compute=self._compute.name,
             parse=self._parse,
             release=self._release,
+            state=self._state,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
             concerns=self._concerns,

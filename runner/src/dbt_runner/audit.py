@@ -49,6 +49,7 @@ class Evidence:
     Attributes:
         commands: the texts of the step's commands; `results` are those of the first ones, as far as the step came.
         release: None where the attempt did not come as far as finding it.
+        state: the release that was compared with; None as above, and where there was none.
         concerns: whom the failed nodes concern, by unique_id.
         image: digest of the image that ran it; None where nothing knows it.
         parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
@@ -66,6 +67,7 @@ class Evidence:
     compute: str = ""
     parse: Mapping[str, str] = field(default_factory=dict)
     release: ReleaseMeta | None = None
+    state: ReleaseMeta | None = None
     image: str | None = None
     node_rows: StoredObject | None = None
     concerns: Mapping[str, Concern] = field(default_factory=dict)
@@ -233,6 +235,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "versions": dict(evidence.versions),
         "compute": evidence.compute,
         "release": _release(evidence.release),
+        "state": _release(evidence.state),
         "image": evidence.image,
         "parse": {name: _cut(text) for name, text in evidence.parse.items()} or None,
         "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,

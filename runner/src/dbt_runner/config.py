@@ -29,7 +29,12 @@ class Warehouse:
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """The parts of the CONFIG item that the runner and the CLI use. ARNs and names are as AWS knows them."""
+    """The parts of the CONFIG item that the runner and the CLI use. ARNs and names are as AWS knows them.
+
+    Attributes:
+        state_target: dbt's target under which a release is parsed that a run defers to; None for the environment's name.
+        schema_suffixes: a regular expression for the whole of a run's schema suffix; None for any.
+    """
 
     environment: str
     name: str
@@ -47,6 +52,8 @@ class EnvironmentConfig:
     retry_max_attempts: int
     items_retention_days: int = 0
     function: Mapping[str, Any] | None = None
+    state_target: str | None = None
+    schema_suffixes: str | None = None
 
     @property
     def log_groups(self) -> tuple[str, ...]:
@@ -91,6 +98,8 @@ def parse(text: str) -> EnvironmentConfig:
             function=raw["lambda"],
             # Without a word about it nothing expires.
             items_retention_days=(raw.get("audit") or {}).get("items_retention_days") or 0,
+            state_target=raw.get("slim_ci", {}).get("state_target"),
+            schema_suffixes=raw.get("slim_ci", {}).get("schema_suffixes"),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

@@ -1,9 +1,10 @@
-"""The one place that reaches into dbt: it has dbt leave out nodes that are done, and find seeds where the project is now.
+"""The one place that reaches into dbt: it has dbt leave out nodes that are done, keep away from what another release has built, and
+find seeds where the project is now.
 
 dbt has an interface for the first only in `dbt retry`, which wants the earlier attempt's run_results.json; a worker that was killed
 left none. So this mends the method that retry's own task overrides, get_graph_queue, in both classes that have one, for as long
-as a command runs. tests/runner/test_resume.py fails when a new dbt is no longer made that way. tests/runner/test_parse_cache.py says
-whether the second is still needed.
+as a command runs. tests/runner/test_resume.py fails when a new dbt is no longer made that way. The second looks at the same place,
+tests/runner/test_slim_ci.py fails when it no longer does. tests/runner/test_parse_cache.py says whether the third is still needed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class UnknownDbt(Exception):
     """This version of dbt may be made in another way; leaving out by guess could leave out too much."""
 
 
+class WouldReplace(Exception):
+    """A selected node would be built where the release that is compared with has its own."""
+
+
 @contextlib.contextmanager
 def leaving_out(done: Collection[str]) -> Iterator[set[str]]:
     """Commands that run inside leave out nodes that are done; it is for one command at a time.
@@ -40,13 +45,33 @@ def leaving_out(done: Collection[str]) -> Iterator[set[str]]:
     Raises:
         UnknownDbt: this version is not one of the KNOWN ones.
     """
-    _check_version(metadata.version("dbt-core"))
     left_out: set[str] = set()
+    with _queues(lambda original: _leaving_out(original, frozenset(done), left_out)):
+        yield left_out
+
+
+@contextlib.contextmanager
+def staying_apart() -> Iterator[None]:
+    """Commands that run inside build nothing where the release that they compare with has something; they end with WouldReplace.
+
+    A project may name schemas in its own way, and not by the target's. All is selected by then, and nothing has run.
+
+    Raises:
+        UnknownDbt: this version is not one of the KNOWN ones.
+    """
+    with _queues(_staying_apart):
+        yield
+
+
+@contextlib.contextmanager
+def _queues(wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Iterator[None]:
+    """Inside, dbt's tasks make their queues by what `wrap` makes of their own method."""
+    _check_version(metadata.version("dbt-core"))
     originals = {task: task.__dict__["get_graph_queue"] for task in (GraphRunnableTask, BuildTask)}
     try:
         for task, original in originals.items():
-            task.get_graph_queue = _leaving_out(original, frozenset(done), left_out)
-        yield left_out
+            task.get_graph_queue = wrap(original)
+        yield
     finally:
         for task, original in originals.items():
             task.get_graph_queue = original
@@ -85,6 +110,29 @@ class _NothingLeft(GraphQueue):  # type: ignore[misc]  # dbt brings no types
 
     def wait_until_something_was_done(self) -> int:
         return 0
+
+
+def _staying_apart(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def get_graph_queue(task: Any) -> Any:
+        queue = original(task)
+        state = task.previous_defer_state or task.previous_state
+        # dbt says it better when there is no manifest.
+        built = {_relation(node): node.unique_id for node in state.manifest.nodes.values()} if state and state.manifest else {}
+        for unique_id in sorted(queue.get_selected_nodes()):
+            relation = _relation(task.manifest.expect(unique_id))
+            if relation and relation in built:
+                raise WouldReplace(
+                    f"{unique_id} would replace {relation}, which {built[relation]} of the release that is compared with has built: "
+                    "its schema does not follow target.schema (a generate_schema_name macro, a fixed schema); the command executed nothing"
+                )
+        return queue
+
+    return get_graph_queue
+
+
+def _relation(node: Any) -> str | None:
+    name: str | None = getattr(node, "relation_name", None)
+    return name.casefold() if name else None
 
 
 def _leaving_out(original: Callable[[Any], Any], done: frozenset[str], left_out: set[str]) -> Callable[[Any], Any]:
@@ -137,6 +185,6 @@ def _check_version(version: str) -> None:
     if not _is_known(version):
         first, before = KNOWN
         raise UnknownDbt(
-            f"dbt-core {version} is none of the versions that a step can be resumed with "
+            f"dbt-core {version} is none of the versions that a step can be resumed with, or run apart from another release "
             f"(from {'.'.join(map(str, first))} to before {'.'.join(map(str, before))}): start a new run"
         )

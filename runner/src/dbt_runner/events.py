@@ -171,6 +171,7 @@ class WorkerSpec:
         probe: open the warehouse's connection instead of running commands.
         needs: of a probe: what it asks the warehouse beyond that.
         earlier: for each command, what earlier attempts left of it; empty in the first attempt.
+        apart: the commands may not write to what the release that they compare with has built.
     """
 
     events_fd: int
@@ -186,6 +187,7 @@ class WorkerSpec:
     probe: bool = False
     needs: Sequence[Need] = ()
     earlier: Sequence[EarlierCommand] = ()
+    apart: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

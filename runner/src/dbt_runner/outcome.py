@@ -38,6 +38,7 @@ _EXPIRED = "the supervisor stopped it in time to say so before Lambda ends the f
 _EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
     ("KeyboardInterrupt", INTERRUPTED),
     ("MemoryError", OUT_OF_MEMORY),
+    ("WouldReplace", COMPILATION_ERROR),
     ("DbtUsageException", INVALID_REQUEST),
     ("InvalidSelectorError", INVALID_REQUEST),
     # What the adapter's table does not know: nothing says that it would pass, so somebody has to look at the connection.

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from dbt_runner import profile
 from dbt_runner.errors import TypedError
 from dbt_runner.events import Parsed
 from dbt_runner.logs import JsonLog
 from dbt_runner.masking import Mask
+from dbt_runner.profile import Target
 from dbt_runner.release import Release
 from dbt_runner.request import AttemptRequest
 from dbt_runner.store import AlreadyThere, Store, cache_key
@@ -37,19 +37,22 @@ class ParseCache:
 
     Args:
         asked: the attempt. Variables of its own are another parse, and as likely as not they never come again: there is a cache
-            for a run without any and for the variables of each job.
-        target: the folder where dbt looks for its cache, and leaves it.
+            for a run without any and for the variables of each job. Nor does a schema of a run's own come again.
+        target: the one that dbt parses the release for.
+        folder: where dbt looks for its cache, and leaves it.
         mask: a parse in which it finds a secret is not kept. dbt stores there what env_var() gave to the project's files.
     """
 
-    def __init__(self, store: Store, asked: AttemptRequest, release: Release, target: Path, log: JsonLog, mask: Mask) -> None:
+    def __init__(
+        self, store: Store, asked: AttemptRequest, release: Release, target: Target, folder: Path, log: JsonLog, mask: Mask
+    ) -> None:
         self._store = store
         self._log = log
         self._mask = mask
-        self._path = target / FILE
+        self._path = folder / FILE
         self._etag: str | None = None
-        known = asked.vars in [{}, *(job["vars"] for job in asked.config.jobs.values())]
-        self._key = _key(asked, release) if known else None
+        comes_again = asked.vars in [{}, *(job["vars"] for job in asked.config.jobs.values())] and not target.schema_suffix
+        self._key = _key(asked, release, target) if comes_again else None
 
     def fetch(self) -> None:
         """Puts the cache, if there is one, where dbt looks for it."""
@@ -96,14 +99,13 @@ class ParseCache:
         return RENEWED if self._etag else MADE
 
 
-def _key(asked: AttemptRequest, release: Release) -> str | None:
+def _key(asked: AttemptRequest, release: Release, target: Target) -> str | None:
     """Everything that makes dbt refuse a cache is part of its key, so that caches do not take turns in one place."""
-    warehouse = asked.config.warehouse
     try:
-        versions = [f"{name}-{metadata.version(name)}" for name in ("dbt-core", f"dbt-{warehouse.type}")]
+        versions = [f"{name}-{metadata.version(name)}" for name in ("dbt-core", f"dbt-{target.warehouse.type}")]
     except metadata.PackageNotFoundError:
         # dbt has better words for that.
         return None
-    rest = json.dumps([release.digest, profile.output(warehouse), asked.vars], sort_keys=True)
+    rest = json.dumps([release.digest, target.name, target.output(), asked.vars], sort_keys=True)
     fingerprint = hashlib.sha256(rest.encode()).hexdigest()[:16]
     return cache_key(asked.key.environment, f"{release.version}/{'_'.join(versions)}/{fingerprint}/{FILE}")

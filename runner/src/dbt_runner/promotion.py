@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from dbt_runner import config, integrity
+from dbt_runner import config, integrity, release
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, archive_key, environment_pk, now
 
@@ -61,6 +61,8 @@ def promote(store: Store, environment: str, version: str, *, by: str, reason: st
             long-term audit could not be written.
     """
     config.load(store, environment)
+    if release.is_ci(version):
+        raise TypedError(INVALID_REQUEST, f"{version} is a pull request's tree: publish what was merged under a version of its own")
     integrity.require_release(store, version)
     return _move(store, environment, version, current(store, environment), by, reason)
 

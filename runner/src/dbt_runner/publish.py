@@ -108,7 +108,7 @@ def publish(
 
     Args:
         project: the folder with dbt_project.yml; nothing in it is changed.
-        version: `auto` for what `checkout.version_of` makes of the checkout.
+        version: `auto` for what `checkout.version_of` makes of the checkout, `ci` for `release.ci_version`.
         adapter: the warehouse type to parse for, see `choose_adapter`.
         author: who publishes, as AWS knows them (an ARN).
         on_progress: is told what happens next, in a few words.
@@ -134,7 +134,7 @@ class Packed:
     """A project as a bundle that no store knows yet. It lives as long as the folder in which it was packed.
 
     Attributes:
-        version: what was asked for; never `auto`.
+        version: what was asked for; never `auto` or `ci`.
     """
 
     version: str
@@ -165,16 +165,20 @@ def pack(
         TypedError: as `publish`.
     """
     release.check_version(version)
+    if release.is_ci(version):
+        raise TypedError(
+            INVALID_REQUEST, f"version {version!r}: what begins with {release.CI_PREFIX} is made by dbt-runner ci; choose another"
+        )
     source = stage.read_project(project)
     git = checkout.read(source.root, stage.local_packages(source))
     if version == checkout.AUTO:
         version = checkout.version_of(source.root, git)
         on_progress(f"the checkout makes this version {version}")
-    if git.dirty:
+    if git.dirty and version != release.CI:
         on_progress("the checkout has changes that are not committed: they become part of the release")
     # Resolved: dbt prints resolved paths, and its messages are to name the project on disk instead.
     temporary = folder.resolve()
-    dbt = _Dbt(temporary, adapter, _environment(version, git), vars or {})
+    dbt = _Dbt(temporary, adapter, vars or {})
 
     if with_profiles:
         profile.outputs_of(source.root)
@@ -187,6 +191,9 @@ def pack(
     bundle = temporary / release.BUNDLE
     profiles = {profile.FILE: source.root / profile.FILE} if with_profiles else {}
     bundles.pack({**stage.with_packages(stage.read_project(copy)), **profiles}, bundle)
+    if version == release.CI:
+        version = release.ci_version(bundle)
+        on_progress(f"its content makes this version {version}")
     return Packed(version, adapter, bundle, temporary, source, git, dbt)
 
 
@@ -200,7 +207,8 @@ def parse(packed: Packed, author: str, on_progress: Callable[[str], None]) -> re
     source, git, dbt = packed._source, packed._git, packed._dbt
     unpacked = packed._folder / "unpacked"
     bundles.unpack(packed.bundle, unpacked)
-    dbt.run("parse", unpacked, "it does not parse", shown_as=(unpacked, source.root))
+    variables = _environment(packed.version, git)
+    dbt.run("parse", unpacked, "it does not parse", shown_as=(unpacked, source.root), variables=variables)
     manifest = (dbt.target / "manifest.json").read_bytes()
     document = json.loads(manifest)
     return release.Candidate(
@@ -223,26 +231,28 @@ class _Dbt:
 
     Args:
         folder: where the profile, the target and the logs go.
-        environment: variables on top of this process's own, which the project may read.
         vars: what it may read by var().
     """
 
-    def __init__(self, folder: Path, adapter: str, environment: Mapping[str, str], vars: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, adapter: str, vars: Mapping[str, Any]) -> None:
         self.target = folder / "target"
         self._folder = folder
         self._vars = ("--vars", json.dumps(vars)) if vars else ()
         # dbt leaves its downloads behind when it fails.
-        self._environment = {**os.environ, **environment, "TMPDIR": str(folder)}
+        self._environment = {**os.environ, "TMPDIR": str(folder)}
         outputs = {_TARGET: {"type": adapter, "threads": 1, **_CONNECTIONS[adapter]}}
         # JSON is YAML.
         (folder / "profiles.yml").write_text(json.dumps({_PROFILE: {"target": _TARGET, "outputs": outputs}}), encoding="utf-8")
 
-    def run(self, command: str, project: Path, problem: str, *, shown_as: tuple[Path, Path]) -> None:
+    def run(
+        self, command: str, project: Path, problem: str, *, shown_as: tuple[Path, Path], variables: Mapping[str, str] | None = None
+    ) -> None:
         """Runs a dbt command in a project.
 
         Args:
             problem: what a failure means, for the message.
             shown_as: a path, and what to call it in dbt's message.
+            variables: on top of this process's own.
 
         Raises:
             TypedError: Dbt.CompilationError when dbt's exit code is not 0.
@@ -255,7 +265,12 @@ class _Dbt:
             *(("--target-path", str(self.target), "--no-partial-parse", "--write-json") if command == "parse" else ()),
         ]
         done = subprocess.run(
-            [*_DBT, command, *arguments], cwd=project, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            [*_DBT, command, *arguments],
+            cwd=project,
+            env={**self._environment, **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
         )
         if done.returncode != 0:
             said = _said(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -32,6 +32,10 @@ BUNDLE = "bundle.tar.gz"
 MANIFEST = "manifest.json"
 DESCRIPTION = "release.json"
 
+# What the versions of pull requests' trees begin with: the rest is their content, and no environment ever runs them by itself.
+CI = "ci"
+CI_PREFIX = "ci-"
+
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -121,6 +125,16 @@ def check_version(version: str) -> None:
         raise TypedError(
             INVALID_REQUEST, f"version {version!r}: use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
         )
+
+
+def is_ci(version: str) -> bool:
+    """Whether a version is that of a pull request's tree."""
+    return version.startswith(CI_PREFIX)
+
+
+def ci_version(bundle: Path) -> str:
+    """The version of a pull request's tree: the same content has the same one, whoever packs it and when."""
+    return f"{CI_PREFIX}{sha256_of(bundle)[:16]}"
 
 
 def find(store: Store, version: str) -> ReleaseMeta:

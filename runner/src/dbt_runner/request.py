@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from dbt_runner import config
-from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RUNNER_ERROR, TypedError
+from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RELEASE_NOT_FOUND, RUNNER_ERROR, TypedError
 from dbt_runner.store import LOCK, Item, Store, environment_pk, run_pk, step_sk
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ _OWNED_FLAGS = frozenset(
         "--target-path",
         "--log-path",
         "--vars",
-        "--state",
-        "--defer-state",
         "--deprecated-state",
         "-o",
         "--partial-parse-file-path",
@@ -75,6 +73,12 @@ _OWNED_FLAGS_OF_VERB: Mapping[tuple[str, ...], frozenset[str]] = {("source", "fr
 # Short flags without a value: another one may follow in the same word, such as -xtprod.
 _SHORT_SWITCHES = frozenset("dfqx")
 _HINTS = {"--vars": "use the field vars", **dict.fromkeys(("--help", "-h", "--version", "-V", "-v"), "with it dbt runs nothing")}
+# Flags that take the folder of another release's manifest; the runner alone knows where that is.
+_STATE_FLAGS = ("--state", "--defer-state")
+STATE = "{state}"
+# What a run that defers as a whole defers in: the others select no nodes.
+_NOT_DEFERRED = frozenset({("parse",), ("run-operation",)})
+CURRENT = "current"
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_VARS_BYTES = 100_000
 
@@ -86,6 +90,17 @@ class Command:
     text: str
     words: tuple[str, ...]
     verb: tuple[str, ...]
+
+    @property
+    def names_state(self) -> bool:
+        """Whether it says itself what it compares with another release, or takes from it."""
+        return bool(_state_places(self.words))
+
+    def with_state(self, folder: str) -> tuple[str, ...]:
+        """Its words, with the folder of another release's manifest. Where they name none, all that it does not select is deferred."""
+        if places := _state_places(self.words):
+            return tuple(word.replace(STATE, folder) if place in places else word for place, word in enumerate(self.words))
+        return self.words if self.verb in _NOT_DEFERRED else (*self.words, "--state", folder, "--defer", "--favor-state")
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,8 @@ class AttemptRequest:
         resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
         step: None for the health check.
         job: None where the run is no job's.
+        defer_to: the version of the release whose manifest the commands may compare with and defer to; None where none does.
+        schema_suffix: what the names of the schemas that this run writes to end in; None for the environment's own.
     """
 
     key: AttemptKey
@@ -151,6 +168,8 @@ class AttemptRequest:
     vars: Mapping[str, Any]
     full_refresh: bool
     job: str | None = None
+    defer_to: str | None = None
+    schema_suffix: str | None = None
 
 
 def parse_command(text: str, field: str) -> Command:
@@ -179,6 +198,8 @@ def parse_command(text: str, field: str) -> Command:
     for flag in (flag for word in words for flag in _flags(word)):
         if flag in owned:
             raise _invalid(field, f"must not contain {flag}: {_HINTS.get(flag, 'the runner sets it')}")
+    if len(_state_places(words)) < sum(word.partition("=")[0] in _STATE_FLAGS for word in words):
+        raise _invalid(field, f"must give {STATE} to {' and '.join(_STATE_FLAGS)}: the folder with the manifest of the other release")
     return Command(text, words, verb)
 
 
@@ -204,6 +225,8 @@ def validate_input(document: object) -> Mapping[str, Any]:
             raise _invalid(f"steps[{position}].name", f"{HEALTH_CHECK} is the name of the health check")
         if name in names[:position]:
             raise _invalid(f"steps[{position}].name", f"{name} is the name of another step")
+    if "schema_suffix" in document and "defer_to" not in document:
+        raise _invalid("schema_suffix", "goes with defer_to: what is not built into these schemas is taken from that release's")
     for position, step in enumerate(document.get("steps", [])):
         for number, text in enumerate(step["commands"]):
             parse_command(text, f"steps[{position}].commands[{number}]")
@@ -239,9 +262,10 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
     plan = _plan(item)
     validate_input({name: value for name, value in plan.items() if name not in ("job", "resume")})
     steps = [_step(step) for step in plan["steps"]]
+    environment = config.load(store, key.environment)
     return AttemptRequest(
         key=key,
-        config=config.load(store, key.environment),
+        config=environment,
         execution=item["execution"],
         release=item["release"],
         artifacts=item["artifacts"],
@@ -250,6 +274,8 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         vars=plan.get("vars", {}),
         full_refresh=plan.get("full_refresh", False),
         job=item.get("job"),
+        defer_to=_defer_to(plan, steps, key.environment),
+        schema_suffix=check_suffix(environment, plan.get("schema_suffix")),
     )
 
 
@@ -274,6 +300,30 @@ def _plan(item: Item) -> Any:
     return json.loads(item["request"], strict=False)
 
 
+def check_suffix(environment: config.EnvironmentConfig, suffix: str | None) -> str | None:
+    """The schema suffix, if the environment allows it.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest.
+    """
+    allowed = environment.schema_suffixes
+    if suffix is not None and allowed is not None and not re.fullmatch(allowed, suffix):
+        raise _invalid("schema_suffix", f"environment {environment.environment} takes only what matches {allowed}, not {suffix}")
+    return suffix
+
+
+def _defer_to(plan: Mapping[str, Any], steps: Sequence[Step], environment: str) -> str | None:
+    """The release to compare with: the state machine wrote its version, where one was current when the run began."""
+    version = plan.get("defer_to")
+    if version == CURRENT or (version is None and any(command.names_state for step in steps for command in step.commands)):
+        raise TypedError(
+            RELEASE_NOT_FOUND,
+            f"environment {environment} had no current release to compare with: promote one (dbt-runner release promote), "
+            "or name a version in defer_to",
+        )
+    return version
+
+
 def _step(raw: Mapping[str, Any]) -> Step:
     commands: Sequence[str] = raw["commands"]
     return Step(
@@ -283,6 +333,12 @@ def _step(raw: Mapping[str, Any]) -> Step:
         timeout_seconds=raw["timeout_seconds"],
         on_timeout=raw.get("on_timeout") or "fail",
     )
+
+
+def _state_places(words: Sequence[str]) -> list[int]:
+    """Which words hold STATE for a flag that takes it."""
+    whole = {f"{flag}={STATE}" for flag in _STATE_FLAGS}
+    return [place for place, word in enumerate(words) if word in whole or (word == STATE and words[place - 1] in _STATE_FLAGS)]
 
 
 def _flags(word: str) -> Iterator[str]:
@@ -309,7 +365,10 @@ def _schema_error(error: ValidationError) -> TypedError:
         return _invalid(name, f"unknown field; known are {', '.join(known)}")
     if error.validator == "oneOf":
         if not field and isinstance(error.instance, Mapping) and "resume" in error.instance:
-            return _invalid("resume", "leave out job, steps, release, vars and full_refresh: they are those of the run that it resumes")
+            return _invalid(
+                "resume",
+                "leave out job, steps, release, vars, full_refresh, defer_to and schema_suffix: they are those of the run that it resumes",
+            )
         return _invalid(field or "job", "give one of job, steps and resume")
     return _invalid(field or "the input", error.message[:300])
 

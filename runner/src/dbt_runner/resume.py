@@ -2,9 +2,9 @@
 
 An attempt runs the nodes that its step's commands select and that did not succeed in an earlier attempt of the same run, or in a run
 that this one resumes, which had the same release, steps, vars and flags. No plan
-is stored for that. The release is immutable, vars, flags and environment variables are the same in every attempt, and flags that
-select by state from outside are refused, so a command selects the same nodes each time; what it has left is that selection
-without the nodes that the audit store calls done.
+is stored for that. The release is immutable, and so is the one that commands compare with; vars, flags and environment variables are the
+same in every attempt, and no other state from outside is let in. So a command selects the same nodes each time; what it has left is
+that selection without the nodes that the audit store calls done.
 
 A node that had succeeded, but whose result had not been written yet when its container was killed, runs again. So do the hooks
 on-run-start and on-run-end of a command that did not come to its end, and the whole of a microbatch model that did not.

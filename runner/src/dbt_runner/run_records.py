@@ -61,6 +61,8 @@ class Run:
         release_digest, git_commit: of its release (sha256 of the bundle, in hex); None until its first task has ended.
         image: digest of the runner's image; None as above, or where nothing knows it.
         versions: of the runner, dbt and its adapter.
+        defer_to: the release that its commands compare with and defer to.
+        schema_suffix: what the schemas that it builds into end in, if they are its own.
         plan: its steps as they were asked for; empty when the request was not valid.
         steps: those that ended, or, in a RunDetail, all that are known.
     """
@@ -83,6 +85,8 @@ class Run:
     full_refresh: bool = False
     artifacts: str | None = None
     resumed_from: str | None = None
+    defer_to: str | None = None
+    schema_suffix: str | None = None
     release_digest: str | None = None
     git_commit: str | None = None
     image: str | None = None
@@ -128,6 +132,7 @@ class Outcome:
     release: Mapping[str, Any]
     image: str | None
     fault: str | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,7 @@ def outcome_from(item: Item) -> Outcome:
         compute=item.get("compute"),
         parse=item.get("parse", {}),
         release=item.get("release", {}),
+        state=item.get("state", {}),
         image=item.get("image"),
         fault=item.get("fault"),
     )
@@ -308,6 +314,8 @@ def asked(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "vars": vars_ if isinstance(vars_, dict) else {},
         "full_refresh": request.get("full_refresh") is True,
+        "defer_to": text_or_none(request.get("defer_to")),
+        "schema_suffix": text_or_none(request.get("schema_suffix")),
         "plan": tuple(
             PlannedStep(step["name"], tuple(str(command) for command in step["commands"]), str(step.get("on_failure", "fail")))
             for step in (steps if isinstance(steps, list) else [])

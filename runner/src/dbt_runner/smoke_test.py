@@ -185,7 +185,7 @@ class Project:
         profiles, target = self._work / "profiles", self._work / "target"
         for folder in (target, self._project):
             folder.mkdir(parents=True, exist_ok=True)
-        profile.write(self._warehouse, _TARGET, profiles)
+        profile.of_environment(self._warehouse, _TARGET).write(profiles)
         places = {"--project-dir": self._project, "--profiles-dir": profiles, "--target-path": target, "--log-path": self._work}
         arguments = [word for option, path in places.items() for word in (option, str(path))]
         return WorkerSpec(

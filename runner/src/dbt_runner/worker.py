@@ -6,6 +6,7 @@ warehouse's, and writes nowhere but into the attempt's folder and to the pipe. I
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -148,14 +149,16 @@ class Worker:
         from dbt_runner import dbt_hooks
 
         runner = dbtRunner(callbacks=[self._on_event])
-        with dbt_hooks.finding_seeds():
-            if not self._earlier.done:
-                return runner.invoke(arguments)
+        apart = self._spec.apart and self._spec.executing[self._command]
+        with dbt_hooks.finding_seeds(), contextlib.ExitStack() as stack:
             try:
-                with dbt_hooks.leaving_out(self._done) as self._left_out:
-                    return runner.invoke(arguments)
+                if apart:
+                    stack.enter_context(dbt_hooks.staying_apart())
+                if self._earlier.done:
+                    self._left_out = stack.enter_context(dbt_hooks.leaving_out(self._done))
             except dbt_hooks.UnknownDbt as exc:
                 return dbtRunnerResult(success=False, exception=exc)
+            return runner.invoke(arguments)
 
     def _on_event(self, event: Any) -> None:
         """dbt's callback, on whichever thread the event arose. Debug events are by far the most: they cost two look-ups."""

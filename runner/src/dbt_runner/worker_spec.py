@@ -9,11 +9,16 @@ from pathlib import Path
 
 from dbt_runner import profile, request
 from dbt_runner.events import EarlierCommand, WorkerSpec
-from dbt_runner.request import AttemptRequest, Step
+from dbt_runner.profile import Target
+from dbt_runner.request import AttemptRequest, Command, Step, parse_command
 from dbt_runner.warehouses import adapter_of
 
+PARSE = parse_command("parse", "the parse of a release")
 
-def of_step(asked: AttemptRequest, step: Step, earlier: Sequence[EarlierCommand], work: Path, project: Path, target: Path) -> WorkerSpec:
+
+def of_step(
+    asked: AttemptRequest, step: Step, earlier: Sequence[EarlierCommand], work: Path, project: Path, artifacts: Path, state: Path | None
+) -> WorkerSpec:
     """The spec of a step's worker.
 
     Args:
@@ -22,14 +27,30 @@ def of_step(asked: AttemptRequest, step: Step, earlier: Sequence[EarlierCommand]
         earlier: what earlier attempts left of the step's commands.
         work: the attempt's folder, with the profile.
         project: the unpacked release.
-        target: where dbt leaves its artifacts.
+        artifacts: where dbt leaves its own.
+        state: the folder with the manifest of the release that the run compares with; None where it does not.
     """
+    target = profile.of_run(asked)
     return replace(
-        _common(asked, work, project, target),
-        commands=[[*command.words, *_request_flags(asked, command)] for command in step.commands],
+        _common(target, work, project, artifacts),
+        commands=[_words(asked, command, state) for command in step.commands],
         executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
         earlier=earlier,
+        apart=target.schema_suffix is not None,
     )
+
+
+def of_parse(asked: AttemptRequest, target: Target, folder: Path, project: Path, artifacts: Path) -> WorkerSpec:
+    """The spec of a worker that parses a release, and no more.
+
+    Args:
+        asked: the attempt: the release is parsed with the run's variables.
+        target: the one of the profile in `folder`.
+        folder: with the profile, and for what dbt writes that is nobody's.
+        project: the unpacked release.
+        artifacts: where dbt leaves its own.
+    """
+    return replace(_common(target, folder, project, artifacts), commands=[_words(asked, PARSE, None)], executing=[False])
 
 
 def of_check(asked: AttemptRequest, work: Path, project: Path) -> WorkerSpec:
@@ -41,10 +62,10 @@ def of_check(asked: AttemptRequest, work: Path, project: Path) -> WorkerSpec:
         project: the unpacked release, or an empty folder where the profile is the environment's own.
     """
     warehouse = asked.config.warehouse
-    return replace(_common(asked, work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
+    return replace(_common(profile.of_run(asked), work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
 
 
-def _common(asked: AttemptRequest, work: Path, project: Path, target: Path) -> WorkerSpec:
+def _common(target: Target, work: Path, project: Path, artifacts: Path) -> WorkerSpec:
     profiles = str(work / "profiles")
     return WorkerSpec(
         events_fd=-1,
@@ -58,23 +79,24 @@ def _common(asked: AttemptRequest, work: Path, project: Path, target: Path) -> W
             "--profile",
             profile.PROFILE,
             "--target",
-            asked.key.environment,
+            target.name,
             "--target-path",
-            str(target),
+            str(artifacts),
             "--log-path",
             str(work),
         ],
         project=str(project),
         profiles=profiles,
         profile=profile.PROFILE,
-        target=asked.key.environment,
-        artifacts=str(target),
-        log_file=str(target / "dbt.log"),
+        target=target.name,
+        artifacts=str(artifacts),
+        log_file=str(artifacts / "dbt.log"),
     )
 
 
-def _request_flags(asked: AttemptRequest, command: request.Command) -> list[str]:
+def _words(asked: AttemptRequest, command: Command, state: Path | None) -> list[str]:
+    own = command.with_state(str(state)) if state else command.words
     flags = ["--vars", json.dumps(asked.vars)] if asked.vars else []
     if asked.full_refresh and command.verb in request.FULL_REFRESH_VERBS and "--full-refresh" not in command.words:
         flags.append("--full-refresh")
-    return flags
+    return [*own, *flags]

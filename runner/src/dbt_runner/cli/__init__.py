@@ -23,6 +23,7 @@ _COMMANDS = {
     "resume": "dbt_runner.cli.runs",
     "show": "dbt_runner.cli.runs",
     "list": "dbt_runner.cli.runs",
+    "ci": "dbt_runner.cli.ci",
     "report": "dbt_runner.cli.report",
     "logs": "dbt_runner.cli.logs",
     "history": "dbt_runner.cli.history",

@@ -56,6 +56,12 @@ def client(service: str) -> Any:
         return _session().client(service)  # type: ignore[call-overload]  # the name is not a literal here
 
 
+def caller() -> str:
+    """Who calls, as AWS knows them: an ARN."""
+    arn: str = client("sts").get_caller_identity()["Arn"]
+    return arn
+
+
 @contextlib.contextmanager
 def aws_errors() -> Iterator[None]:
     """Turns what botocore raises in this block into a TypedError for the person at the terminal.

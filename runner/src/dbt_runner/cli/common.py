@@ -14,6 +14,7 @@ import click
 from dbt_runner import config as configuration
 from dbt_runner.cli import aws
 from dbt_runner.config import EnvironmentConfig
+from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.store import Store
 
 if TYPE_CHECKING:
@@ -65,6 +66,21 @@ def since_option(help: str) -> Callable[[_Command], _Command]:
 def in_zone(since: datetime | None) -> datetime | None:
     """The moment that somebody means, in the local time zone where they named none."""
     return since.astimezone() if since else None
+
+
+def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """The JSON object that an option was given; empty where it was not.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when it is something else.
+    """
+    try:
+        document = json.loads(text or "{}")
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise TypedError(INVALID_REQUEST, f'{option}: give a JSON object such as \'{{"day": "2026-11-22"}}\'')
+    return document
 
 
 def print_json(value: Any) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from dbt_runner import config, promotion, release
-from dbt_runner.cli.aws import aws_errors, client, open_store
+from dbt_runner.cli import aws
+from dbt_runner.cli.aws import aws_errors, open_store
+from dbt_runner.cli.common import json_object
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import Store
 
@@ -79,7 +80,7 @@ def publish_command(
     from dbt_runner import publish
 
     release.check_version(version)
-    variables = _vars(vars_)
+    variables = json_object("--vars", vars_)
     with aws_errors():
         target = config.load(open_store(table), environment) if environment else None
         store = _store_with_bucket(table, bucket or (target.bucket if target else None), None)
@@ -89,7 +90,7 @@ def publish_command(
             project,
             version,
             adapter=chosen,
-            author=_caller(),
+            author=aws.caller(),
             on_progress=lambda line: click.echo(line, err=True),
             vars=variables,
             with_profiles=with_profiles,
@@ -117,7 +118,7 @@ def promote_command(version: str, environment: str, table: str | None, reason: s
     its release.
     """
     with aws_errors():
-        moved = promotion.promote(_store_with_bucket(table, None, environment), environment, version, by=_caller(), reason=reason)
+        moved = promotion.promote(_store_with_bucket(table, None, environment), environment, version, by=aws.caller(), reason=reason)
     _show_move(moved, as_json)
 
 
@@ -133,7 +134,7 @@ def rollback_command(version: str | None, environment: str, table: str | None, r
     It is effective from the next run on. A second rollback goes one release further back, never forward again.
     """
     with aws_errors():
-        moved = promotion.rollback(_store_with_bucket(table, None, environment), environment, version, by=_caller(), reason=reason)
+        moved = promotion.rollback(_store_with_bucket(table, None, environment), environment, version, by=aws.caller(), reason=reason)
     _show_move(moved, as_json)
 
 
@@ -280,21 +281,6 @@ def verify_command(
     click.echo(f"{what}: {len(checks)} files, unaltered", err=as_json)
 
 
-def _vars(text: str | None) -> Mapping[str, Any]:
-    """What --vars says.
-
-    Raises:
-        TypedError: Dbt.InvalidRequest when it is no JSON object.
-    """
-    try:
-        variables = json.loads(text or "{}")
-    except ValueError:
-        variables = None
-    if not isinstance(variables, dict):
-        raise TypedError(INVALID_REQUEST, '--vars: give a JSON object such as \'{"day": "2026-11-22"}\'')
-    return variables
-
-
 def _store_with_bucket(table: str | None, bucket: str | None, environment: str | None) -> Store:
     """The store with its bucket, which an environment knows too.
 
@@ -330,8 +316,3 @@ def _show_table(head: Sequence[str], rows: Sequence[Sequence[str]], document: ob
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _caller() -> str:
-    arn: str = client("sts").get_caller_identity()["Arn"]
-    return arn

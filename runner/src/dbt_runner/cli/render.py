@@ -74,6 +74,8 @@ def run_record(detail: RunDetail) -> RenderableType:
             ("Job", run.job),
             ("Release", run.release),
             ("Commit", run.git_commit),
+            ("Compared with", run.defer_to),
+            ("Schemas", f"..._{run.schema_suffix}" if run.schema_suffix else None),
             ("Versions", ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items()))),
             ("Image", run.image),
             ("Resumes", run.resumed_from),

@@ -43,6 +43,10 @@ _wait_option = click.option("--wait/--no-wait", default=False, help="Follow the 
 @click.option("--release", help="A published version instead of the current release.")
 @click.option("--vars", "vars_", metavar="JSON", help="dbt's --vars as a JSON object; they win over the job's.")
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from scratch.")
+@click.option(
+    "--defer-to", metavar="VERSION", help="The release to compare with (state:modified) and to take from what is not built: or current."
+)
+@click.option("--schema-suffix", metavar="SUFFIX", help="Build into schemas of their own, which end in this; with --defer-to.")
 @_reason_option
 @_run_id_option
 @_wait_option
@@ -58,6 +62,8 @@ def start_command(
     release: str | None,
     vars_: str | None,
     full_refresh: bool,
+    defer_to: str | None,
+    schema_suffix: str | None,
     reason: str | None,
     run_id: str | None,
     wait: bool,
@@ -68,10 +74,12 @@ def start_command(
     \b
     dbt-runner start --job hourly --wait
     dbt-runner start --step "fix: run --select orders+" --reason "ticket 123"
+    dbt-runner start --release 3f2a --step "ci: build --select state:modified+" --defer-to current --schema-suffix pr_12
 
     --json prints the run (a Run), with --wait as it ended. A skipped run exits with 0.
     """
     document = _document(job, steps, release, vars_, full_refresh, reason)
+    document.update({key: value for key, value in {"defer_to": defer_to, "schema_suffix": schema_suffix}.items() if value is not None})
     with aws.aws_errors():
         here = open_here(table, environment)
         _start(here, document, run_id, wait, interval, as_json)

@@ -59,6 +59,7 @@ class Adapter:
         environment: the worker's environment variables that depend on no credential; AWS's own are the broker's.
         needs: what the health check asks beyond `select 1`.
         session_tags: tags that the warehouse role's session needs besides those that name the run.
+        schema_setting: the key of the profile that names the schema, or what this warehouse calls so.
     """
 
     type: str
@@ -73,6 +74,7 @@ class Adapter:
     environment: Callable[[Warehouse], Mapping[str, str]] = _nothing
     needs: Callable[[Warehouse], Sequence[Need]] = lambda _: ()
     session_tags: Callable[[Warehouse], Mapping[str, str]] = _nothing
+    schema_setting: str = "schema"
 
     def output(self, warehouse: Warehouse, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One output of a profile: dbt's connection settings for this warehouse.

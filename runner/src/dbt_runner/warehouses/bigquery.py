@@ -57,6 +57,7 @@ ADAPTER = Adapter(
         "reservation": str,
     },
     required=("project", "dataset"),
+    schema_setting="dataset",
     identity=frozenset({"audience", "service_account"}),
     check=lambda warehouse: require_identity(warehouse, "audience", "service_account"),
     # The file names the service account: dbt's impersonate_service_account would be a second impersonation.
