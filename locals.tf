@@ -29,6 +29,7 @@ locals {
         table          = "${local.arn}:dynamodb:${local.regional}:table/${local.table}"
         bucket         = "${local.arn}:s3:::${local.bucket}"
         topic          = "${local.arn}:sns:${local.regional}:${var.name}-${env}"
+        chat_topic     = "${local.arn}:sns:${local.regional}:${var.name}-${env}-chat"
         cluster        = "${local.arn}:ecs:${local.regional}:cluster/${var.name}-${env}"
         tasks          = "${local.arn}:ecs:${local.regional}:task/${var.name}-${env}/*"
         task_family    = "${local.arn}:ecs:${local.regional}:task-definition/${var.name}-${env}"

@@ -39,6 +39,7 @@ module "notifications" {
 
   id          = each.value.id
   topic_arn   = each.value.arns.topic
+  chat_arn    = var.notifications.chat ? each.value.arns.chat_topic : null
   location    = local.location
   emails      = var.notifications.emails
   owners      = var.notifications.owners
@@ -55,6 +56,7 @@ module "identity" {
   location    = local.location
   arns        = each.value.arns
   namespace   = each.value.namespace
+  chat        = var.notifications.chat
   warehouse   = each.value.warehouse
   function    = each.value.function
   image       = var.image
@@ -108,6 +110,7 @@ module "state_machine" {
   location    = local.location
   arns        = each.value.arns
   namespace   = each.value.namespace
+  chat        = var.notifications.chat
   table       = module.audit_store.table
   bucket      = module.audit_store.bucket
   roles       = module.identity[each.key].roles

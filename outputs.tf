@@ -20,6 +20,7 @@ output "environments" {
       task_definition_arn = module.runner[env].task_definition_arn
       function_arn        = try(module.runner[env].function.function, null)
       topic_arn           = module.notifications[env].topic_arn
+      chat_topic_arn      = module.notifications[env].chat_topic_arn
       alarm_topic_arn     = module.observability[env].alarm_topic_arn
       event_source        = local.environments[env].namespace
       log_groups = merge(module.state_machine[env].log_groups, { runner = module.runner[env].log_group },

@@ -192,10 +192,10 @@ variable "environments" {
   # The key is part of partition keys that IAM fences with RUN#<env>#*, so it must hold no # and no wildcard.
   validation {
     condition = alltrue([
-      for env in keys(var.environments) : can(regex(local.environment_pattern, env)) && !can(regex("-(announce|finalize)$", env))
+      for env in keys(var.environments) : can(regex(local.environment_pattern, env)) && !can(regex("-(alarms|announce|chat|finalize)$", env))
     ])
-    error_message = "The keys of environments must be of a-z, 0-9, hyphen and underscore, begin with a letter, end with a letter or digit, and not end with -announce or -finalize (the names of the other state machines): ${join(", ", [
-      for env in keys(var.environments) : env if !can(regex(local.environment_pattern, env)) || can(regex("-(announce|finalize)$", env))
+    error_message = "The keys of environments must be of a-z, 0-9, hyphen and underscore, begin with a letter, end with a letter or digit, and not end with -alarms, -announce, -chat or -finalize (the names of the other topics and state machines): ${join(", ", [
+      for env in keys(var.environments) : env if !can(regex(local.environment_pattern, env)) || can(regex("-(alarms|announce|chat|finalize)$", env))
     ])}."
   }
 
@@ -698,10 +698,11 @@ variable "audit" {
 }
 
 variable "notifications" {
-  description = "Who is told about runs: emails of what concerns everybody, owners (as the dbt project names them) of their own nodes. Every environment has a topic of its own; each address must confirm each subscription."
+  description = "Who is told about runs: emails of what concerns everybody, owners (as the dbt project names them) of their own nodes, and with chat a topic for channels of Slack and Microsoft Teams. Every environment has a topic of its own; each address must confirm each subscription."
   type = object({
     emails = optional(list(string), [])
     owners = optional(map(list(string)), {})
+    chat   = optional(bool, false)
   })
   nullable = false
   default  = {}

@@ -18,6 +18,9 @@ locals {
     role => "arn:${var.location.partition}:iam::${var.location.account}:role${var.iam.path}${name}"
   }
 
+  # What announce publishes to.
+  topics = concat([var.arns.topic], var.chat ? [var.arns.chat_topic] : [])
+
   # A customer managed key is used through a service only, and only for what the service says that it encrypts.
   kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]
   via      = { for service in ["dynamodb", "s3", "secretsmanager", "sns", "ssm"] : service => "${service}.${var.location.region}.${var.location.dns_suffix}" }

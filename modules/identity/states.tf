@@ -227,7 +227,7 @@ data "aws_iam_policy_document" "states" {
   statement {
     sid       = "Notify"
     actions   = ["sns:Publish"]
-    resources = [var.arns.topic]
+    resources = local.topics
   }
 
   # These actions know no resource.
@@ -314,7 +314,7 @@ data "aws_iam_policy_document" "states" {
       condition {
         test     = "StringEquals"
         variable = "kms:EncryptionContext:aws:sns:topicArn"
-        values   = [var.arns.topic]
+        values   = local.topics
       }
     }
   }

@@ -19,6 +19,7 @@ variable "arns" {
     table          = string
     bucket         = string
     topic          = string
+    chat_topic     = string
     cluster        = string
     tasks          = string
     task_family    = string
@@ -33,6 +34,11 @@ variable "arns" {
     finalize_rule  = string
     schedule_group = string
   })
+}
+
+variable "chat" {
+  description = "Whether there is a topic for chat channels."
+  type        = bool
 }
 
 variable "namespace" {

@@ -1,4 +1,7 @@
 locals {
+  # By role word: what a policy of a topic is made for.
+  topics = merge({ this = var.topic_arn }, var.chat_arn == null ? {} : { chat = var.chat_arn })
+
   owned = flatten([for owner, emails in var.owners : [for email in emails : { owner = owner, email = email }]])
 }
 
@@ -8,13 +11,24 @@ resource "aws_sns_topic" "this" {
   tags              = var.tags
 }
 
+# What Amazon Q Developer shows in channels of Slack and Microsoft Teams. It takes messages of its own form alone, so mail has another topic.
+resource "aws_sns_topic" "chat" {
+  for_each = { for role, arn in local.topics : role => arn if role == "chat" }
+
+  name              = "${var.id}-chat"
+  kms_master_key_id = coalesce(var.kms_key_arn, "alias/aws/sns")
+  tags              = var.tags
+}
+
 data "aws_iam_policy_document" "topic" {
+  for_each = local.topics
+
   # The account's own IAM policies decide who publishes and subscribes; no other account does.
   # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
   statement {
     sid       = "Owner"
     actions   = ["sns:Publish", "sns:Subscribe", "sns:GetTopicAttributes", "sns:SetTopicAttributes", "sns:ListSubscriptionsByTopic"]
-    resources = [var.topic_arn]
+    resources = [each.value]
 
     principals {
       type        = "AWS"
@@ -27,7 +41,7 @@ data "aws_iam_policy_document" "topic" {
     sid       = "TlsOnly"
     effect    = "Deny"
     actions   = ["sns:Publish"]
-    resources = [var.topic_arn]
+    resources = [each.value]
 
     principals {
       type        = "*"
@@ -44,7 +58,14 @@ data "aws_iam_policy_document" "topic" {
 
 resource "aws_sns_topic_policy" "this" {
   arn    = aws_sns_topic.this.arn
-  policy = data.aws_iam_policy_document.topic.json
+  policy = data.aws_iam_policy_document.topic["this"].json
+}
+
+resource "aws_sns_topic_policy" "chat" {
+  for_each = aws_sns_topic.chat
+
+  arn    = each.value.arn
+  policy = data.aws_iam_policy_document.topic[each.key].json
 }
 
 resource "aws_sns_topic_subscription" "email" {

@@ -8,6 +8,11 @@ variable "topic_arn" {
   type        = string
 }
 
+variable "chat_arn" {
+  description = "ARN that the topic for chat channels will have; null makes none."
+  type        = string
+}
+
 variable "location" {
   description = "Partition and account, for the topic's policy."
   type        = object({ partition = string, account = string })

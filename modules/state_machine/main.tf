@@ -10,6 +10,8 @@ locals {
     bucket      = var.bucket
     environment = var.environment
     topic       = var.arns.topic
+    chat_topic  = var.arns.chat_topic
+    chat        = var.chat ? "on" : "off"
     announce    = var.arns.announce
     namespace   = var.namespace
   }

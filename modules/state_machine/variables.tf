@@ -17,10 +17,16 @@ variable "arns" {
   description = "ARNs that the resources of this environment have or will have."
   type = object({
     topic         = string
+    chat_topic    = string
     state_machine = string
     finalize      = string
     announce      = string
   })
+}
+
+variable "chat" {
+  description = "Whether there is a topic for chat channels, which announce writes to."
+  type        = bool
 }
 
 variable "namespace" {

@@ -133,6 +133,7 @@ def assert_announced(cloud: Cloud, execution: Execution, *, missed: str | None =
         # Who owns what failed stands in the outcome.
         owners = [] if missed == "ReadOutcome" else ["owner"]
         assert audiences == ([] if missed == "Tell" else ["everybody"]) + owners
+        assert len(cloud.chats) == (0 if missed == "TellChat" else 1)
         assert len(cloud.metrics) == (0 if missed == "Measure" else 1)
         assert bool(cloud.published) is (missed != "Publish")
 

@@ -13,10 +13,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import boto3
+import jsonschema
 from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.session import get_session
@@ -255,6 +257,7 @@ class Cloud:
         before: called before a state's call is answered, each time; for what others do in the meantime.
         started: the tasks, in order.
         notifications: the messages published, in order.
+        chats: the same for the topic of chat channels, each of the form that is shown there.
         announced: the run items that announce was started for, by the execution's name.
         metrics: the requests that put metrics, in order.
         published: the entries put on the event bus, in order.
@@ -275,6 +278,7 @@ class Cloud:
     on_wait: Callable[[], None] | None = None
     started: list[Started] = field(default_factory=list)
     notifications: list[Item] = field(default_factory=list)
+    chats: list[Item] = field(default_factory=list)
     announced: dict[str, str] = field(default_factory=dict)
     metrics: list[Item] = field(default_factory=list)
     published: list[Item] = field(default_factory=list)
@@ -400,12 +404,21 @@ class Cloud:
         if changes_lock:
             self.containers.lock_moved(lock, self.lock())
         if action == "publish":
-            self.notifications.append(call.arguments)
+            self._take_message(call.arguments)
         if action == "putMetricData":
             self.metrics.append(call.arguments)
         if action == "batchGetItem" and self.unprocessed:
             return self._leave_unread(result, call.arguments)
         return result
+
+    def _take_message(self, arguments: Item) -> None:
+        """Amazon Q Developer shows what has its form, and drops everything else without a word."""
+        if arguments["TopicArn"] != render.SAMPLE["chat_topic"]:
+            self.notifications.append(arguments)
+            return
+        message = json.loads(arguments["Message"])
+        jsonschema.validate(message, _chat_schema(), cls=jsonschema.Draft202012Validator)
+        self.chats.append(message)
 
     def _put_events(self, arguments: Item) -> Item:
         """Step Functions takes an object as the detail and hands it on as text."""
@@ -523,8 +536,9 @@ def make_cloud() -> Cloud:
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
     )
-    topic = sns.create_topic(Name=render.SAMPLE["topic"].rpartition(":")[2])["TopicArn"]
-    assert topic == render.SAMPLE["topic"]
+    for name in ("topic", "chat_topic"):
+        topic = sns.create_topic(Name=render.SAMPLE[name].rpartition(":")[2])["TopicArn"]
+        assert topic == render.SAMPLE[name]
     cloud = Cloud(dynamodb, sns, cloudwatch, events)
     cloud.put("CONFIG", config=json.dumps(config()))
     cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
@@ -550,6 +564,13 @@ def _parser() -> _Parser:
 @cache
 def _parsed(expression: str, regex_engine: object) -> Any:
     return Parser().parse(expression, regex_engine)
+
+
+@cache
+def _chat_schema() -> Item:
+    """The form of a message for chat channels."""
+    schema: Item = json.loads((Path(__file__).parent / "chat.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
 @cache

@@ -21,6 +21,8 @@ SAMPLE: Mapping[str, str] = {
     "environment": "prod",
     "bucket": "analytics-audit-123456789012-eu-central-1",
     "topic": "arn:aws:sns:eu-central-1:123456789012:analytics-prod",
+    "chat_topic": "arn:aws:sns:eu-central-1:123456789012:analytics-prod-chat",
+    "chat": "on",
     "announce": "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod-announce",
     "namespace": "dbt/analytics/prod",
 }
@@ -28,7 +30,7 @@ SAMPLE: Mapping[str, str] = {
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "dbt_run.asl.json": frozenset({"partition", "table", "environment", "announce"}),
     "finalize.asl.json": frozenset({"partition", "table", "environment", "announce"}),
-    "announce.asl.json": frozenset({"partition", "table", "bucket", "environment", "topic", "namespace"}),
+    "announce.asl.json": frozenset({"partition", "table", "bucket", "environment", "topic", "chat_topic", "chat", "namespace"}),
 }
 """The placeholders that each definition uses."""
 

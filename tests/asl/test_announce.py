@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from asl import render
 from asl.ended import ENDED, FAILED, leave, node
 from asl.fakes import EXECUTION, NOW, RUN_ID, RUN_KEY, STARTED_AT, TABLE, Cloud, Fault
 
@@ -50,7 +51,7 @@ def metrics(cloud: Cloud) -> dict[tuple[str, ...], float]:
 def test_success_is_measured_and_published_and_troubles_nobody(cloud: Cloud) -> None:
     leave(cloud, ENDED)
     assert announce(cloud) == "no"
-    assert cloud.notifications == []
+    assert (cloud.notifications, cloud.chats) == ([], [])
     values = {"RunsSucceeded": 1, "RunsFailed": 0, "RunSeconds": 4.877}
     assert metrics(cloud) == {(name, *where): value for where in [(), ("hourly",)] for name, value in values.items()}
     (event,) = cloud.published
@@ -175,7 +176,7 @@ def test_same_failure_again_on_the_same_day_is_counted_and_not_told(cloud: Cloud
     before(cloud)
     leave(cloud, FAILED, node("model.shop.orders", owner={"S": "finance"}))
     assert announce(cloud) == "no"
-    assert cloud.notifications == []
+    assert (cloud.notifications, cloud.chats) == ([], [])
     known = job(cloud)
     assert known is not None
     assert (known["failures"], known["failing_since"], known["run_id"]) == ("3", "2026-11-22T08:05:00.000Z", RUN_ID)
@@ -243,7 +244,110 @@ def test_run_that_was_refused_for_its_input_is_told(cloud: Cloud, text: str) -> 
     assert announce(cloud) == "failed"
 
 
-@pytest.mark.parametrize("state", ["ReadOutcome", "RecordJob", "Measure", "Publish", "Tell", "TellOwner"])
+def test_chat_gets_the_same_facts_in_its_own_form(cloud: Cloud) -> None:
+    leave(cloud, FAILED, node("model.shop.orders", owner={"S": "finance"}, blocked={"N": "4"}), node("model.shop.items"))
+    announce(cloud)
+    (message,) = cloud.chats
+    assert message == {
+        "version": "1.0",
+        "source": "custom",
+        "id": f"prod/{RUN_ID}",
+        "content": {
+            "textType": "client-markdown",
+            "title": "dbt hourly failed in prod: Dbt.ModelError",
+            "description": "\n".join(
+                [
+                    f"Run `{RUN_ID}`, release `1.4.2`",
+                    "`Dbt.ModelError`: build: 1 of 3 nodes failed",
+                    "",
+                    "What failed:",
+                    "- `model.shop.orders`, owner finance, blocks 4: model.shop.orders is broken",
+                    "- `model.shop.items`: model.shop.items is broken",
+                ]
+            ),
+            "nextSteps": [
+                f"`dbt-runner show --environment prod {RUN_ID}`",
+                f"`dbt-runner report --environment prod {RUN_ID}`",
+                f"https://console.aws.amazon.com/states/home?region=us-east-1#/v2/executions/details/{EXECUTION}",
+            ],
+            "keywords": ["prod", "hourly", "Dbt.ModelError"],
+        },
+        "metadata": {
+            "threadId": f"dbt/analytics/prod/hourly/{NOW}",
+            "summary": "dbt hourly failed in prod: Dbt.ModelError",
+            "eventType": "dbt.run",
+            "relatedResources": [EXECUTION],
+            "additionalContext": {
+                "environment": "prod",
+                "job": "hourly",
+                "run_id": RUN_ID,
+                "release": "1.4.2",
+                "status": "FAILED",
+                "error": "Dbt.ModelError",
+            },
+        },
+    }
+
+
+def test_a_failure_and_what_follows_is_one_thread_and_the_next_failure_another(cloud: Cloud) -> None:
+    times = [f"2026-11-22T1{hour}:00:00.000Z" for hour in range(5)]
+    for ended_at, record in zip(times, [FAILED, FAILED, ENDED, ENDED, FAILED], strict=True):
+        # Each time another node fails, so that each time people are told.
+        leave(cloud, {**record, "started_at": ended_at, "ended_at": ended_at}, node(f"model.shop.m{ended_at}"))
+        announce(cloud)
+    assert [(message["content"]["title"], message["metadata"]["threadId"].rpartition("/")) for message in cloud.chats] == [
+        ("dbt hourly failed in prod: Dbt.ModelError", ("dbt/analytics/prod/hourly", "/", times[0])),
+        ("dbt hourly still fails in prod: Dbt.ModelError", ("dbt/analytics/prod/hourly", "/", times[0])),
+        ("dbt hourly works again in prod", ("dbt/analytics/prod/hourly", "/", times[0])),
+        ("dbt hourly failed in prod: Dbt.ModelError", ("dbt/analytics/prod/hourly", "/", times[4])),
+    ]
+    assert cloud.chats[2]["content"]["description"].endswith(f"\nFailed since {times[0]}, runs: 2")
+
+
+def test_a_run_of_no_job_is_a_thread_of_its_own(cloud: Cloud) -> None:
+    leave(cloud, {key: value for key, value in FAILED.items() if key not in ("job", "release")})
+    announce(cloud)
+    (message,) = cloud.chats
+    assert message["metadata"]["threadId"] == f"dbt/analytics/prod/{RUN_ID}"
+    assert "job" not in message["metadata"]["additionalContext"] and message["content"]["keywords"] == ["prod", "Dbt.ModelError"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<!channel> all", "< !channel> all"),
+        ("ask <@U012AB3CD>", "ask < @U012AB3CD>"),
+        ("<https://evil.example|the log>", "< https://evil.example|the log>"),
+        ("[the log](https://evil.example)", "[the log] (https://evil.example)"),
+        ("no ``` block", "no ''' block"),
+        ("line 1\n\n  line 2", "line 1 line 2"),
+    ],
+)
+def test_texts_of_others_mention_nobody_in_chat_and_lead_nowhere(cloud: Cloud, text: str, shown: str) -> None:
+    leave(cloud, {**FAILED, "cause": text}, node(text, owner={"S": text}, message={"S": text}))
+    announce(cloud)
+    (message,) = cloud.chats
+    lines = message["content"]["description"].split("\n")
+    assert lines[1:] == [f"`Dbt.ModelError`: {shown}", "", "What failed:", f"- `{shown}`, owner {shown}: {shown}"]
+
+
+def test_the_longest_message_is_short_enough_for_chat(cloud: Cloud) -> None:
+    long = "x" * 4000
+    failures = [node(f"{place}{long}", owner={"S": long}, message={"S": long}, blocked={"N": "99999"}) for place in range(10)]
+    leave(cloud, {**FAILED, "cause": long}, *failures)
+    announce(cloud)
+    (message,) = cloud.chats  # the fake has held it against the form
+    assert len([line for line in message["content"]["description"].split("\n") if line.startswith("- `")]) == 10
+
+
+def test_without_chat_nothing_is_published_there(cloud: Cloud) -> None:
+    cloud.definitions["announce.asl.json"] = render.load("announce.asl.json", {**render.SAMPLE, "chat": "off"})
+    leave(cloud, FAILED, node("model.shop.orders", owner={"S": "finance"}))
+    assert announce(cloud) == "failed"
+    assert (len(cloud.notifications), cloud.chats) == (2, [])
+
+
+@pytest.mark.parametrize("state", ["ReadOutcome", "RecordJob", "Measure", "Publish", "Tell", "TellChat", "TellOwner"])
 def test_what_cannot_be_told_keeps_nothing_else_from_being_told_and_shows(cloud: Cloud, state: str) -> None:
     leave(cloud, FAILED, node("model.shop.orders", owner={"S": "finance"}))
     execution = cloud.announce(RUN_KEY, {state: Fault("Unheard.Of", "told to fail")})
@@ -255,6 +359,7 @@ def test_what_cannot_be_told_keeps_nothing_else_from_being_told_and_shows(cloud:
     assert told == [audience for audience, by in [("everybody", "Tell"), ("owner", "TellOwner")] if state not in (by, "ReadOutcome")] or (
         state == "ReadOutcome" and told == ["everybody"]
     )
+    assert len(cloud.chats) == (0 if state == "TellChat" else 1)
     assert (job(cloud) is None) is (state == "RecordJob")
 
 

@@ -24,7 +24,7 @@ PROMISES = {
     # The run is recorded and over. What announce could not tell fails its own execution in the end.
     "announce.asl.json": Promise(
         recorders=frozenset(),
-        answered=frozenset({"ReadRun", "ReadOutcome", "RecordJob", "Measure", "Publish", "ArchiveRun", "Tell", "TellOwner"}),
+        answered=frozenset({"ReadRun", "ReadOutcome", "RecordJob", "Measure", "Publish", "ArchiveRun", "Tell", "TellChat", "TellOwner"}),
     ),
 }
 each = pytest.mark.parametrize("name", render.DEFINITIONS)

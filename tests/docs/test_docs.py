@@ -16,7 +16,7 @@ import click
 import pytest
 from moto import mock_aws
 
-from asl import containers
+from asl import containers, render
 from asl.ended import ENDED, FAILED, leave, node
 from asl.endings import event
 from asl.fakes import EXECUTION, OTHER_EXECUTION, RUN_ID, RUN_KEY, SUCCEEDS, Attempt, Cloud, config, fails, make_cloud
@@ -433,18 +433,20 @@ def test_a_run_makes_the_transitions_that_the_cost_page_says(kind: str, number: 
         assert TRANSITIONS[kind](make_cloud(), number) == (run, finalize)
 
 
-def announced(record: dict[str, str], *owners: str) -> int:
+def announced(record: dict[str, str], *owners: str, chat: str = "off") -> int:
     """How many states announce enters for a run, with one failed node for each owner."""
     with mock_aws():
         cloud = make_cloud()
+        cloud.definitions["announce.asl.json"] = render.load("announce.asl.json", {**render.SAMPLE, "chat": chat})
         leave(cloud, record, *(node(f"model.shop.{owner}", owner={"S": owner}) for owner in owners))
         return len(cloud.announce(RUN_KEY).states)
 
 
 def test_announcing_a_run_makes_the_transitions_that_the_cost_page_says() -> None:
     page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
-    said = re.search(r"(\d+) more where a job's run succeeded, (\d+) and one for each owner where it failed", page)
+    said = re.search(r"(\d+) more where a job's run succeeded, (\d+) and one for each owner where it failed\n\((\d+) with", page)
     assert said is not None
+    assert announced(FAILED, chat="on") == int(said[3])
     assert (announced(ENDED), announced(FAILED), announced(FAILED, "sales", "finance")) == (int(said[1]), int(said[2]), int(said[2]) + 2)
 
 

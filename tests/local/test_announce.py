@@ -20,11 +20,12 @@ def table(world: World) -> str:
     return world.table()
 
 
-def announce(world: World, table: str, topic: str) -> dict[str, Any]:
+def announce(world: World, table: str, topic: str, chat_topic: str | None = None) -> dict[str, Any]:
     """Runs announce for the run item of the tests."""
+    chat = {"chat": "off" if chat_topic is None else "on", "chat_topic": chat_topic or topic}
     bucket = world.name("bucket")
     world.client("s3").create_bucket(Bucket=bucket)
-    values = {"partition": "aws", "table": table, "bucket": bucket, "environment": "test", "topic": topic, "namespace": NAMESPACE}
+    values = {"partition": "aws", "table": table, "bucket": bucket, "environment": "test", "topic": topic, "namespace": NAMESPACE, **chat}
     definition = render.load("announce.asl.json", values)
     return world.execute(definition["States"], {"key": RUN_KEY}, StartAt=definition["StartAt"])
 
@@ -40,18 +41,23 @@ def leave(world: World, table: str, record: dict[str, str], *failures: dict[str,
 def test_failure_is_measured_published_and_told(world: World, table: str) -> None:
     leave(world, table, FAILED, node("model.shop.orders", owner={"S": "finance"}, blocked={"N": "4"}), node("model.shop.items"))
     topic, queue = world.topic()
+    chat_topic, chats = world.topic()
     events, arn = world.queue()
     rule = world.name("rule")
     world.client("events").put_rule(Name=rule, EventPattern=json.dumps({"source": [NAMESPACE]}))
     world.client("events").put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": arn}])
 
-    execution = announce(world, table, topic)
+    execution = announce(world, table, topic, chat_topic)
 
     assert execution["status"] == "SUCCEEDED", (execution.get("error"), execution.get("cause"))
     assert json.loads(execution["output"]) == {"run_id": RUN_ID, "told": "failed"}
     everybody, owner = world.messages(queue, 2)
     assert "- model.shop.orders, owner finance, blocks 4: model.shop.orders is broken" in everybody.split("\n")
     assert owner.startswith("Owner: finance\n") and "model.shop.items" not in owner
+    (chat,) = [json.loads(text) for text in world.messages(chats, 1)]
+    assert chat["content"]["title"] == "dbt hourly failed in test: Dbt.ModelError"
+    assert "- `model.shop.orders`, owner finance, blocks 4: model.shop.orders is broken" in chat["content"]["description"].split("\n")
+    assert chat["metadata"]["threadId"].startswith(f"{NAMESPACE}/hourly/")
     published = [json.loads(text) for text in world.messages(events, 3)]
     assert sorted(event["detail-type"] for event in published) == ["dbt.node.failed", "dbt.node.failed", "dbt.run"]
     assert {event["detail"]["job"] for event in published} == {"hourly"}

@@ -100,7 +100,7 @@ def things_of(environment: str) -> list[str]:
         *(machine_arn(environment, "execution", suffix) for suffix in (":*", "-finalize:*", "-announce:*")),
         *(f"arn:aws:ecs:{regional}:{thing}" for thing in (f"cluster/{own}", f"task/{own}/*", f"task-definition/{own}:*")),
         *(f"arn:aws:lambda:{regional}:function:{own}{suffix}" for suffix in ("", ":*")),
-        f"arn:aws:sns:{regional}:{own}",
+        *(f"arn:aws:sns:{regional}:{own}{suffix}" for suffix in ("", "-chat")),
         f"arn:aws:events:{regional}:rule/{own}-finalize",
         *(f"arn:aws:scheduler:{regional}:{thing}" for thing in (f"schedule-group/{own}", f"schedule/{own}/*")),
         *(f"arn:aws:logs:{regional}:log-group:{group}" for group in _groups(environment)),
@@ -240,7 +240,7 @@ def _about_secrets(mine: str) -> Iterator[Claim]:
     }
     theirs["states"] = lambda r: z3.Or(
         r.has(f"{context}aws:dynamodb:tableName", f"{NAME}-audit"),
-        r.has(f"{context}aws:sns:topicArn", f"arn:aws:sns:{REGION}:{ACCOUNT}:{NAME}-{mine}"),
+        r.has(f"{context}aws:sns:topicArn", *(f"arn:aws:sns:{REGION}:{ACCOUNT}:{NAME}-{mine}{suffix}" for suffix in ("", "-chat"))),
         r.has(f"{context}aws:s3:arn", BUCKET, f"{BUCKET}/audit/runs/env={mine}/*"),
     )
     theirs["task"] = lambda r: z3.Or(

@@ -158,6 +158,29 @@ def test_definition_is_rendered_in_full(state_machine: tftest.TerraformPlanOutpu
         assert rendered["States"]["Announce"]["Arguments"]["StateMachineArn"].endswith(f":stateMachine:{announce}")
 
 
+@pytest.mark.parametrize("environment", ["prod", "prod-eu"])
+def test_chat_has_a_topic_of_its_own_that_the_states_role_may_publish_to(
+    two_environments: tftest.TerraformPlanOutput, environment: str
+) -> None:
+    topic = f"arn:aws:sns:eu-central-1:123456789012:analytics-{environment}"
+    assert sorted(listed(policies(two_environments, environment)["states"]["Notify"]["Resource"])) == [topic, f"{topic}-chat"]
+    assert f'module.notifications["{environment}"].aws_sns_topic.chat["chat"]' in resources(two_environments)
+    machine = resources(two_environments)[f'module.state_machine["{environment}"].aws_sfn_state_machine.announce']
+    told = json.loads(machine["values"]["definition"])["States"]
+    assert told["TellChat"]["Arguments"]["TopicArn"] == f"{topic}-chat"
+    assert told["HasChat"]["Choices"][0]["Condition"] == "{% 'on' = 'on' %}"
+
+
+def test_without_chat_there_is_no_topic_and_no_permission_for_it(minimal: tftest.TerraformPlanOutput) -> None:
+    planned = resources(minimal)
+    assert [address for address in planned if ".aws_sns_topic.chat" in address] == []
+    (role,) = [r for address, r in planned.items() if address.endswith(".aws_iam_role_policy.states")]
+    (topic,) = listed(statements(role["values"]["policy"])["Notify"]["Resource"])
+    assert not topic.endswith("-chat")
+    (machine,) = [r for address, r in planned.items() if address.endswith(".aws_sfn_state_machine.announce")]
+    assert json.loads(machine["values"]["definition"])["States"]["HasChat"]["Choices"][0]["Condition"] == "{% 'off' = 'on' %}"
+
+
 def test_outputs_give_what_the_command_line_and_other_stacks_need(two_environments: tftest.TerraformPlanOutput) -> None:
     outputs = known_outputs(two_environments)
     assert outputs["cli"] == {"DBT_RUNNER_TABLE": outputs["table"], "DBT_RUNNER_BUCKET": outputs["bucket"]}
@@ -312,7 +335,7 @@ def names_of(plan: tftest.TerraformPlanOutput, environment: str) -> Iterator[str
     yield f"arn:aws:ecs:{region}:{account}:task-definition/{name}-{environment}:7"
     yield f"arn:aws:lambda:{region}:{account}:function:{name}-{environment}:7"
     yield f"arn:aws:logs:{region}:{account}:log-group:/aws/lambda/{name}-{environment}:log-stream:2026/11/22/[7]0123"
-    yield f"arn:aws:sns:{region}:{account}:{name}-{environment}"
+    yield from (f"arn:aws:sns:{region}:{account}:{name}-{environment}{suffix}" for suffix in ("", "-chat"))
     yield f"arn:aws:logs:{region}:{account}:log-group:/{name}/{environment}/runner:log-stream:run/dbt/0"
     yield f"arn:aws:s3:::{name}-audit-{account}-{region}/runs/{environment}/2026/11/22/some-run/build/1/dbt.log"
     yield f"arn:aws:rds-db:{region}:{account}:dbuser:{DATABASE_USERS[environment]}"

@@ -115,8 +115,8 @@ CASES = [
     # environments
     Case("environments", {}, "at least one environment"),
     *(
-        Case(f"environments.{bad}", DUCKDB, f"(the names of the other state machines): {bad}.")
-        for bad in ("Prod", "a#b", "a*", "1a", "a-", "x-finalize", "x-announce")
+        Case(f"environments.{bad}", DUCKDB, f"(the names of the other topics and state machines): {bad}.")
+        for bad in ("Prod", "a#b", "a*", "1a", "a-", "x-finalize", "x-announce", "x-chat", "x-alarms")
     ),
     Case(f"environments.{'e' * 50}", DUCKDB, "must fit in IAM's 64 characters"),
     Case("iam.name_prefix", "p" * 41, "must fit in IAM's 64 characters"),
