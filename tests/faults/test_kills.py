@@ -18,9 +18,9 @@ _ON_THE_WAY_SECONDS = 3.0
 pytestmark = pytest.mark.xdist_group("kills")
 
 
-@pytest.fixture(scope="module")
-def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
-    with aws(tmp_path_factory.mktemp("aws")) as found:
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[tuple[Store, str]]:
+    with aws(tmp_path / "aws") as found:
         yield found
 
 
