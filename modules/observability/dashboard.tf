@@ -1,7 +1,7 @@
 # One page for the environment, of metrics that the runner and announce emit, and two questions to the logs.
 
 locals {
-  of_jobs = { for metric in ["RunsSucceeded", "RunsFailed", "RunSeconds", "Attempts", "FailedAttempts", "Nodes", "FailedNodes", "PeakMemory"] : metric => [
+  of_jobs = { for metric in ["RunsSucceeded", "RunsFailed", "RunSeconds", "Attempts", "FailedAttempts", "Nodes", "FailedNodes", "PeakMemory", "QueueSeconds", "StartUpSeconds"] : metric => [
     for job in keys(var.jobs) : [var.namespace, metric, "Job", job]
   ] }
 
@@ -12,6 +12,7 @@ locals {
     { title = "Attempts, and those that failed", metrics = concat(local.of_jobs.Attempts, local.of_jobs.FailedAttempts), stat = "Sum" },
     { title = "Nodes, and those that failed", metrics = concat(local.of_jobs.Nodes, local.of_jobs.FailedNodes), stat = "Sum" },
     { title = "Peak memory (MiB)", metrics = local.of_jobs.PeakMemory, stat = "Maximum" },
+    { title = "Waiting for the lock, and for containers to start (s)", metrics = concat(local.of_jobs.QueueSeconds, local.of_jobs.StartUpSeconds), stat = "Maximum" },
   ]
 
   questions = [
@@ -46,7 +47,7 @@ resource "aws_cloudwatch_dashboard" "this" {
       [for place, question in local.questions : {
         type   = "log"
         x      = place * 12
-        y      = 12
+        y      = 6 * ceil(length(local.graphs) / 3)
         width  = 12
         height = 6
         properties = {

@@ -373,6 +373,7 @@ def asked(
         overlap="skip",
         timeout_seconds=60,
         health_check_timeout_seconds=60,
+        health_check_enabled=True,
         log_group="/analytics/prod/runner",
         retry_max_attempts=3,
     )

@@ -369,10 +369,11 @@ def test_an_attempt_without_the_lock_does_not_run(store: Store, environment: dic
     assert ("run r-2 holds it" if lock else "nobody holds it") in message
 
 
-def test_an_attempt_with_the_lock_runs(store: Store, environment: dict[str, Any]) -> None:
+@pytest.mark.parametrize("since", ["2026-11-22T10:00:07.000Z", None])
+def test_an_attempt_with_the_lock_runs(store: Store, environment: dict[str, Any], since: str | None) -> None:
     store.put(run_item())
-    store.put({"pk": environment_pk("prod"), "sk": LOCK, "owner": EXECUTION, "run_id": "r-1"})
-    request.check_lock(store, load(store))
+    store.put({"pk": environment_pk("prod"), "sk": LOCK, "owner": EXECUTION, "run_id": "r-1", "since": since})
+    assert request.check_lock(store, load(store)) == since
 
 
 # --- the places that must agree ----------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from moto import mock_aws
 
 from asl.ended import ENDED, FAILED, leave
 from asl.fakes import RUN_KEY, make_cloud
-from dbt_runner import metrics
+from asl.fakes import config as environment_config
+from dbt_runner import config, metrics
 from terraform.inventory import resources
 
 pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
@@ -40,7 +41,15 @@ def emitted() -> set[Named]:
             assert cloud.announce(RUN_KEY).error is None
             (request,) = cloud.metrics
             found |= {(request["Namespace"], m["MetricName"], tuple(d["Name"] for d in m["Dimensions"])) for m in request["MetricData"]}
-    return found | {(NAMESPACE, name, ("Job",)) for name in metrics.UNITS}
+    outcome = {"exit_code": 0, "seconds": 1.0, "counts": {}, "peak_memory_mib": 300}
+    moment = "2026-11-22T10:00:00.000Z"
+    waited = metrics.waits(moment, asked_for_at=moment, run_started_at=moment, lock_since=moment)
+    line = metrics.of_attempt(config.parse(json.dumps(environment_config())), "hourly", outcome, waited)
+    for directive in line["_aws"]["CloudWatchMetrics"]:
+        for metric in directive["Metrics"]:
+            assert metric["Name"] in line, "a metric without a value is none"
+            found |= {(directive["Namespace"], metric["Name"], tuple(names)) for names in directive["Dimensions"]}
+    return found
 
 
 def observed(plan: tftest.TerraformPlanOutput, kind: str) -> dict[str, Any]:
@@ -128,3 +137,18 @@ def test_owners_get_their_digests_and_everybody_the_rest(two_environments: tftes
         'email["team@example.com"]': {"audience": [{"exists": False}, "everybody"]},
         'owner["finance finance@example.com"]': {"audience": ["owner"], "owner": ["finance"]},
     }
+
+
+def test_every_log_ends_and_every_machine_is_traced(two_environments: tftest.TerraformPlanOutput) -> None:
+    planned = [r for address, r in resources(two_environments).items() if '["prod"]' in address]
+    kept = {r["values"]["name"]: r["values"]["retention_in_days"] for r in planned if r["type"] == "aws_cloudwatch_log_group"}
+    machines = [r["values"] for r in planned if r["type"] == "aws_sfn_state_machine"]
+    assert kept == dict.fromkeys(
+        [
+            "/analytics/prod/runner",
+            "/aws/lambda/analytics-prod",
+            *(f"/aws/vendedlogs/states/analytics-prod{machine}" for machine in ("", "-finalize", "-announce")),
+        ],
+        365,
+    )
+    assert [machine["tracing_configuration"][0]["enabled"] for machine in machines] == [True] * 3

@@ -82,6 +82,8 @@ class Attempt:
         self._state: release.ReleaseMeta | None = None
         self._request: AttemptRequest | None = None
         self._fault: TypedError | None = None
+        self._started_at = ""
+        self._waits: Mapping[str, float] = {}
         self._nodes: audit.NodeWriter | None = None
         self._interrupts = Interrupts(compute.seconds)
         self._secrets = secret_variables.injected(environment)
@@ -99,6 +101,7 @@ class Attempt:
             attempt: from 1.
         """
         started_at, started = now(), time.monotonic()
+        self._started_at = started_at
         log = JsonLog({"environment": environment, "run_key": run_key, "step": position, "attempt": attempt}, mask=self._mask)
         with self._interrupts:
             try:
@@ -127,12 +130,24 @@ class Attempt:
         try:
             with self._interrupts.raising():
                 self._request = request.load(self._store, key, item)
-                request.check_lock(self._store, self._request)
+                self._waits = self._waited(item, request.check_lock(self._store, self._request))
             if self._request.step is None:
                 return self._check(self._request, work, log)
             return self._step(self._request, self._request.step, work, rows, log)
         except Exception as exc:
             return outcome.from_error(_typed(exc, log), self._report)
+
+    def _waited(self, run: Item, lock_since: str | None) -> Mapping[str, float]:
+        """How long the container took to start and, once for each run, how long that waited for the lock."""
+        assert self._request
+        key, checked = self._request.key, self._request.config.health_check_enabled
+        first = key.attempt == 1 and key.position == (0 if checked else 1)
+        return metrics.waits(
+            self._started_at,
+            asked_for_at=task_metadata.asked_for_at(self._environment),
+            run_started_at=run.get("started_at") if first else None,
+            lock_since=lock_since,
+        )
 
     def _step(self, asked: AttemptRequest, step: request.Step, work: Path, rows: archive.Archive, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
@@ -273,7 +288,7 @@ class Attempt:
             except Exception as exc:
                 log.warning("items of this attempt stay in the table for ever", error=repr(exc))
         if self._request:
-            log.info("metrics", **metrics.of_attempt(self._request.config, self._request.job, item))
+            log.info("metrics", **metrics.of_attempt(self._request.config, self._request.job, item, self._waits))
         if result.error:
             log.error(f"{result.error.name}: {result.message}", why=result.why, exit_code=result.exit_code)
         else:

@@ -48,6 +48,7 @@ class EnvironmentConfig:
     overlap: str
     timeout_seconds: int
     health_check_timeout_seconds: int
+    health_check_enabled: bool
     log_group: str
     retry_max_attempts: int
     items_retention_days: int = 0
@@ -93,6 +94,7 @@ def parse(text: str) -> EnvironmentConfig:
             overlap=raw["overlap"],
             timeout_seconds=raw["timeout_seconds"],
             health_check_timeout_seconds=raw["health_check"]["timeout_seconds"],
+            health_check_enabled=raw["health_check"]["enabled"],
             log_group=raw["ecs"]["log_group"],
             retry_max_attempts=raw["retry"]["max_attempts"],
             function=raw["lambda"],

@@ -279,8 +279,11 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
     )
 
 
-def check_lock(store: Store, request: AttemptRequest) -> None:
+def check_lock(store: Store, request: AttemptRequest) -> str | None:
     """Makes sure that this attempt's run still owns the environment.
+
+    Returns:
+        Since when (ISO 8601); None where the lock does not say.
 
     Raises:
         TypedError: Dbt.LockLost.
@@ -293,6 +296,7 @@ def check_lock(store: Store, request: AttemptRequest) -> None:
             LOCK_LOST,
             f"run {request.key.run_id} does not hold the lock of environment {request.key.environment} ({held_by}); nothing was executed",
         )
+    return item.get("since") if item else None
 
 
 def _plan(item: Item) -> Any:

@@ -49,6 +49,17 @@ def task_arn(environment: Mapping[str, str], *, sleep: Callable[[float], None] =
     raise TypedError(RUNNER_ERROR, f"ECS does not say which task this is, {uri}/task gave no TaskARN: nothing was executed")
 
 
+def asked_for_at(environment: Mapping[str, str]) -> str | None:
+    """When ECS began to pull the task's image (ISO 8601), from when on Fargate is billed; None where nobody says so.
+
+    Args:
+        environment: the container's environment variables.
+    """
+    uri = environment.get(VARIABLE)
+    moment = _read(f"{uri}/task").get("PullStartedAt") if uri else None
+    return moment if isinstance(moment, str) else None
+
+
 def _read(uri: str | None) -> Mapping[str, object]:
     if not uri or not uri.startswith("http://"):
         return {}

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from dbt_runner.store import now
 from dbt_runner.task_metadata import VARIABLE
 
 
@@ -33,7 +34,8 @@ class TaskMetadataServer:
         """
         path = f"/v4/{task.id}"
         self._tasks[path] = {"Name": "dbt", "Image": image}
-        self._tasks[f"{path}/task"] = {"Cluster": task.cluster_arn, "TaskARN": task.task_arn, "LaunchType": "FARGATE"}
+        names = {"Cluster": task.cluster_arn, "TaskARN": task.task_arn, "LaunchType": "FARGATE"}
+        self._tasks[f"{path}/task"] = {**names, "PullStartedAt": now()}
         return {VARIABLE: f"http://127.0.0.1:{self._server.server_port}{path}"}
 
     def remove(self, task: Any) -> None:
