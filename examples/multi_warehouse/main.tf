@@ -50,6 +50,21 @@ module "dbt" {
       jobs = local.nightly
     }
 
+    # Snowflake by External OAuth: an application of Okta, whose key is in KMS and which the warehouse role signs with.
+    snowflake_okta = {
+      warehouse = {
+        type     = "snowflake"
+        settings = { account = "acme-prod", role = "TRANSFORMER", warehouse = "TRANSFORMING", database = "ANALYTICS", schema = "PUBLIC" }
+        identity = {
+          method      = "okta"
+          issuer      = "https://acme.okta.com/oauth2/aus1"
+          client_id   = "0oaDbtProd"
+          kms_key_arn = "arn:aws:kms:${var.region}:123456789012:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
+        }
+      }
+      jobs = local.nightly
+    }
+
     # Redshift Serverless: a password of the workgroup, for the database user that the session's tags name.
     redshift_serverless = {
       warehouse = {

@@ -32,6 +32,9 @@ locals {
   }
   token_audience = try(local.token_audiences[var.warehouse.type], [])
 
+  # With which the broker signs who it is, for Okta.
+  okta_key = try(local.identity.method, null) == "okta" ? local.identity.kms_key_arn : null
+
   athena = var.warehouse.type != "athena" ? null : {
     workgroup = "arn:${var.location.partition}:athena:${local.settings.region_name}:${var.location.account}:workgroup/${local.settings.work_group}"
     glue      = "arn:${var.location.partition}:glue:${local.settings.region_name}:${var.location.account}"
@@ -165,6 +168,24 @@ data "aws_iam_policy_document" "warehouse" {
     }
   }
 
+  # Of this kind only: nothing else that the key signs would be a proof for Okta.
+  # https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-signing-algorithm
+  dynamic "statement" {
+    for_each = local.okta_key == null ? [] : [local.okta_key]
+
+    content {
+      sid       = "SignForOkta"
+      actions   = ["kms:Sign"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:SigningAlgorithm"
+        values   = ["RSASSA_PKCS1_V1_5_SHA_256"]
+      }
+    }
+  }
+
   # https://docs.aws.amazon.com/athena/latest/ug/example-policies-workgroup.html
   dynamic "statement" {
     for_each = local.athenas
@@ -294,7 +315,7 @@ moved {
 
 resource "aws_iam_role_policy" "warehouse" {
   # A role may also be all that is needed: Snowflake trusts its signature, a database in the VPC may ask for none.
-  count = local.rds_user != null || local.redshift != null || length(local.token_audience) > 0 || local.athena != null ? 1 : 0
+  count = local.rds_user != null || local.redshift != null || length(local.token_audience) > 0 || local.okta_key != null || local.athena != null ? 1 : 0
 
   name   = "warehouse"
   role   = aws_iam_role.warehouse.name

@@ -31,6 +31,15 @@ locals {
   gcp_audience_pattern    = "^//iam\\.googleapis\\.com/projects/\\d+/locations/global/workloadIdentityPools/[a-z0-9-]+/providers/[a-z0-9-]+$"
   service_account_pattern = "^[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z][a-z0-9.:-]+\\.gserviceaccount\\.com$"
 
+  # Snowflake takes a token's audience and scopes from a custom authorization server only; such a one has a path.
+  # https://docs.snowflake.com/en/user-guide/oauth-okta
+  # https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id: an alias can be given another key, and no policy names it.
+  okta_patterns = {
+    issuer      = "^https://[A-Za-z0-9.-]+/oauth2/[A-Za-z0-9]+$"
+    client_id   = "^[A-Za-z0-9_-]+$"
+    kms_key_arn = "^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$"
+  }
+
   # Keys that would hold a secret, or point to one in a file. CONFIG, where settings end up, is readable by every caller.
   secret_key_pattern = "(?i)(password|passwd|passphrase|passcode|private_key|access_key|api_key|keyfile)|(^|[_-])(pass|pwd|token|secret)$"
 
@@ -86,8 +95,21 @@ locals {
     )
 
     snowflake = concat(
-      contains(["aws_attestation", "aws_token"], lookup(local.identity, "method", "aws_attestation")) ? [] : [
-        ".identity.method of snowflake must be aws_attestation (a signed request, the default) or aws_token (a token of AWS's OIDC issuer).",
+      contains(["aws_attestation", "aws_token", "okta"], lookup(local.identity, "method", "aws_attestation")) ? [] : [
+        ".identity.method of snowflake must be aws_attestation (a signed request, the default), aws_token (a token of AWS's OIDC issuer) or okta (External OAuth).",
+      ],
+      [for key in keys(local.okta_patterns) :
+        ".identity.${key} of snowflake is for method = okta only; remove it, or set the method."
+        if try(local.identity.method, null) != "okta" && can(local.identity[key])
+      ],
+      try(local.identity.method, null) != "okta" || can(regex(local.okta_patterns.issuer, local.identity.issuer)) ? [] : [
+        ".identity.issuer of snowflake with okta must be a custom authorization server: https://<org>.okta.com/oauth2/<id>, without a slash at the end.",
+      ],
+      try(local.identity.method, null) != "okta" || can(regex(local.okta_patterns.client_id, local.identity.client_id)) ? [] : [
+        ".identity.client_id of snowflake with okta must be the client id of the API services application (0oa...).",
+      ],
+      try(local.identity.method, null) != "okta" || can(regex(local.okta_patterns.kms_key_arn, local.identity.kms_key_arn)) ? [] : [
+        ".identity.kms_key_arn of snowflake with okta must be the ARN of an RSA key of KMS for signing (arn:aws:kms:<region>:<account>:key/<id>), no alias.",
       ],
       lookup(local.settings, "protocol", "https") == "https" ? [] : [
         ".settings.protocol must be https: a login that goes over the network in plain text is everybody's.",

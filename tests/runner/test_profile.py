@@ -189,6 +189,26 @@ def test_snowflake_gets_a_signed_request_or_a_token() -> None:
     assert adapter_of(by_token).environment(by_token) == {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"}
 
 
+OKTA = {"method": "okta", "issuer": "https://acme.okta.com/oauth2/aus1", "client_id": "0oaDbt", "kms_key_arn": "arn:aws:kms:r:1:key/k"}
+
+
+def test_snowflake_gets_a_token_of_okta_and_no_credentials_of_aws() -> None:
+    by_okta = Warehouse("snowflake", SNOWFLAKE.settings, OKTA)
+    assert adapter_of(by_okta).credential(by_okta) is Credential.ACCESS_TOKEN
+    output = profile.output(by_okta)
+    assert output["authenticator"] == "oauth"
+    assert not {"token", "oauth_client_id", "workload_identity_provider"} & output.keys()
+
+
+@pytest.mark.parametrize(
+    ("identity", "field"),
+    [({**OKTA, "issuer": ""}, "issuer"), ({**OKTA, "kms_key_arn": ""}, "kms_key_arn"), ({**OKTA, "method": "aws_token"}, "issuer")],
+)
+def test_an_application_of_okta_is_whole_or_not_there(identity: dict[str, str], field: str) -> None:
+    message = refused(INVALID_REQUEST, lambda: profile.output(Warehouse("snowflake", SNOWFLAKE.settings, identity)))
+    assert f"warehouse.identity.{field}: is " in message
+
+
 def test_redshift_is_told_the_database_user_and_its_roles_by_tags_of_the_session() -> None:
     assert adapter_of(REDSHIFT).session_tags(REDSHIFT) == {"RedshiftDbUser": "dbt_prod", "RedshiftDbRoles": "transformer"}
     assert [type_ for type_, least in LEAST.items() if ADAPTERS[type_].session_tags(least)] == ["redshift"]

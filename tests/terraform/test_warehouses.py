@@ -24,6 +24,12 @@ pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-warehous
 
 MODULE = ROOT / "modules" / "warehouse"
 KINDS = {str: "string", int: "whole number", float: "number", bool: "true or false"}
+OKTA = {
+    "method": "okta",
+    "issuer": "https://acme.okta.com/oauth2/aus1",
+    "client_id": "0oaDbtProd",
+    "kms_key_arn": "arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
+}
 S3 = {"s3_staging_dir": "s3://lake/tmp/", "s3_data_dir": "s3://lake/dbt/prod/"}
 WORKGROUP = "0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
 AUDIENCE = "//iam.googleapis.com/projects/1234567/locations/global/workloadIdentityPools/aws/providers/dbt"
@@ -78,7 +84,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (case("postgres", {"Port": "1"}), ".settings: postgres knows no Port; known are connect_timeout, dbname, host,"),
     (case("snowflake", {"authenticator": "externalbrowser"}), ".settings: snowflake knows no authenticator; known are account,"),
     (case("duckdb", identity={"method": "x"}), ".identity: duckdb knows no method; known are none."),
-    (case("snowflake", identity={"audience": "x"}), ".identity: snowflake knows no audience; known are method."),
+    (case("snowflake", identity={"audience": "x"}), ".identity: snowflake knows no audience; known are client_id, issuer,"),
     *((case(type_, {name: None}), f".settings: {type_} needs {name}.") for type_, a in ADAPTERS.items() for name in a.required),
     (case("postgres", {"port": "five"}), ".settings: port must be a whole number."),
     (case("postgres", {"port": 5432.5}), ".settings: port must be a whole number."),
@@ -91,6 +97,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (case("postgres", identity={"resource_id": "db-*"}), ".identity of postgres must be"),
     *((case("postgres", {"user": bad}), ".settings.user must name the database user") for bad in ("*", "a b", "a/b")),
     (case("snowflake", identity={"method": "oauth"}), ".identity.method of snowflake must be aws_attestation"),
+    (case("snowflake", identity={"client_id": "0oaDbt"}), ".identity.client_id of snowflake is for method = okta only"),
+    *((case("snowflake", identity={**OKTA, "issuer": bad}), ".identity.issuer of snowflake with okta must be a custom authorization server")
+      for bad in (None, "http://acme.okta.com/oauth2/aus1", "https://acme.okta.com", "https://acme.okta.com/oauth2/aus1/")),
+    *((case("snowflake", identity={**OKTA, "client_id": bad}), ".identity.client_id of snowflake with okta") for bad in (None, "a b")),
+    *((case("snowflake", identity={**OKTA, "kms_key_arn": bad}), ".identity.kms_key_arn of snowflake with okta must be the ARN")
+      for bad in (None, "*", "arn:aws:kms:eu-central-1:123456789012:alias/dbt", "arn:aws:kms:eu-central-1:123456789012:key/*")),
     (case("snowflake", {"protocol": "http"}), ".settings.protocol must be https"),
     (case("redshift", {"serverless_work_group": None}), "must name either serverless_work_group or cluster_id"),
     (case("redshift", {"cluster_id": "c1"}), "must name either serverless_work_group or cluster_id"),
@@ -137,6 +149,7 @@ def problems(offline: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Ma
     (folder / "warehouse" / "versions.tf").unlink()
     cases = {type_: {"local": True, "warehouse": case(type_)} for type_ in GOOD}
     cases |= {f"bad-{number}": {"local": True, "warehouse": bad} for number, (bad, _) in enumerate(BAD)}
+    cases |= {"okta": {"local": False, "warehouse": case("snowflake", identity=OKTA)}}
     cases |= {"cluster": {"local": False, "warehouse": case("redshift", CLUSTER, {"workgroup_id": None})}}
     cases |= {"unnamed": {"local": False, "warehouse": case("postgres", identity={"method": None, "resource_id": None})}}
     cases |= {"deployed-duckdb": {"local": False, "warehouse": case("duckdb")}}
@@ -199,7 +212,7 @@ def test_the_page_of_a_type_shows_every_setting_and_no_other(type_: str) -> None
     known = {*ADAPTERS[type_].settings, *ADAPTERS[type_].identity}
     assert known - shown == set()
     # A method's value and a statement are shown in the same form.
-    assert {name for name in shown - known if name.islower() and not name.startswith("aws_") and name != "https"} == set()
+    assert {name for name in shown - known if name.islower() and not name.startswith("aws_") and name not in ("https", "okta")} == set()
 
 
 # Permissions
@@ -232,6 +245,7 @@ def test_the_permissions_are_those_of_the_login(multi_warehouse: tftest.Terrafor
     assert actions == {
         "postgres": {"rds-db:connect"},
         "snowflake_token": {"sts:GetWebIdentityToken"},
+        "snowflake_okta": {"kms:Sign"},
         "redshift_serverless": {"redshift-serverless:GetCredentials"},
         "redshift_cluster": {"redshift:GetClusterCredentialsWithIAM"},
         "bigquery": {"sts:GetWebIdentityToken", "sts:TagGetWebIdentityToken"},

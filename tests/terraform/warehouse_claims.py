@@ -93,6 +93,11 @@ _NEEDS: Mapping[str, Callable[[Request], Any]] = {
     # A signature of its own is all that it gives.
     "snowflake": lambda _: z3.BoolVal(False),
     "snowflake_token": _gets_tokens(AUDIENCES["snowflake_token"]),
+    "snowflake_okta": lambda r: z3.And(
+        r.does("kms:Sign"),
+        r.on(f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"),
+        r.has("kms:SigningAlgorithm", "RSASSA_PKCS1_V1_5_SHA_256"),
+    ),
     "redshift_serverless": _does_on(
         "redshift-serverless:GetCredentials",
         f"arn:aws:redshift-serverless:{REGION}:{ACCOUNT}:workgroup/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",

@@ -1,11 +1,12 @@
-"""A small AWS: sessions of roles, tokens of its OIDC issuer, passwords of Redshift. Every request is held against its signature.
+"""A small AWS: sessions of roles, tokens of its OIDC issuer, passwords of Redshift, signatures of a key.
 
-It stands where no emulator does, and decides as the trust policies of modules/identity/warehouse.tf do: who becomes which role, with
-which tags.
+Every request is held against its signature. It stands where no emulator does, and decides as the policies of
+modules/identity/warehouse.tf do: who becomes which role, with which tags, and what that may ask for.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import secrets
@@ -20,7 +21,8 @@ from xml.sax.saxutils import escape
 
 import boto3
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from werkzeug.wrappers import Request, Response
 
 from runner.conftest import ACCOUNT, REGION
@@ -31,6 +33,7 @@ from warehouses.web import serving
 LEEWAY = timedelta(seconds=5)
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/analytics-prod-warehouse"
+SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
 TASK_ROLE = f"arn:aws:iam::{ACCOUNT}:role/analytics-prod-task"
 
 
@@ -128,7 +131,7 @@ class Aws:
         try:
             signed = signed_header(request.method, _url(request), dict(request.headers), body)
             session = self.caller(signed)
-            if self.others is not None and signed.service not in ("sts", "redshift", "redshift-serverless"):
+            if self.others is not None and signed.service not in ("sts", "redshift", "redshift-serverless", "kms"):
                 return self.others(request, signed.service, session)
             given: dict[str, Any] = json.loads(body) if target else dict(parse_qsl(body.decode()))
             action = target.rpartition(".")[2] or given["Action"]
@@ -137,6 +140,7 @@ class Aws:
                 # Nobody needs a permission for it.
                 "GetCallerIdentity": lambda session, _: {"Arn": session.role, "UserId": "AROA:r", "Account": ACCOUNT},
                 "GetWebIdentityToken": self._web_identity_token,
+                "Sign": self._signature,
                 "GetCredentials": self._workgroup_password,
                 "GetClusterCredentialsWithIAM": self._cluster_password,
             }[action](session, given)
@@ -193,6 +197,21 @@ class Aws:
             "https://sts.amazonaws.com/": {"request_tags": _tags(given)},
         }
         return {"WebIdentityToken": jwt.encode(claims, self.key, algorithm="RS256"), "Expiration": _iso(expires_at)}
+
+    @cached_property
+    def signing_key(self) -> rsa.RSAPrivateKey:
+        """The key of KMS that SIGNING_KEY names."""
+        return rsa.generate_private_key(65537, 2048)
+
+    def _signature(self, session: Session, given: Mapping[str, str]) -> dict[str, Any]:
+        # The conditions of the statement SignForOkta.
+        how = (given["MessageType"], given["SigningAlgorithm"])
+        if (session.role, given["KeyId"], how) != (ROLE, SIGNING_KEY, ("RAW", "RSASSA_PKCS1_V1_5_SHA_256")):
+            raise Refused(
+                "AccessDeniedException", f"User: {session.role} is not authorized to perform: kms:Sign on resource: {given['KeyId']}"
+            )
+        signature = self.signing_key.sign(base64.b64decode(given["Message"]), padding.PKCS1v15(), hashes.SHA256())
+        return {"KeyId": given["KeyId"], "Signature": base64.b64encode(signature).decode(), "SigningAlgorithm": how[1]}
 
     def _workgroup_password(self, session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
         if (given["workgroupName"], given["dbName"]) != ("analytics", "postgres"):

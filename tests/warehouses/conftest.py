@@ -42,7 +42,7 @@ def localhost(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cloud(served: Aws, no_outside_settings: None, monkeypatch: pytest.MonkeyPatch) -> Aws:
     """AWS as a test begins with it. The supervisor of a test is this process, so that its variables are this process's."""
     served.reset()
-    for service in ("STS", "REDSHIFT", "REDSHIFT_SERVERLESS"):
+    for service in ("STS", "REDSHIFT", "REDSHIFT_SERVERLESS", "KMS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", served.url)
     return served
 

@@ -10,9 +10,10 @@ import gzip
 import json
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jwt
 import snowflake.connector.errors
 from fakesnow.arrow import to_ipc, to_sf
 from fakesnow.dialect import parse_one
@@ -23,6 +24,7 @@ from fakesnow.statement_type import DML_TYPE_IDS, statement_type_id
 from werkzeug.wrappers import Request, Response
 
 from warehouses.aws import ROLE, Aws
+from warehouses.okta import CLIENT, Okta
 from warehouses.sigv4 import Refused, signed_header
 
 AUDIENCE = "snowflakecomputing.com"
@@ -34,13 +36,18 @@ class Snowflake:
     Attributes:
         arn: of the user's workload identity: the role that it is.
         audience: for whom a token has to be.
+        login_name: of the same user, by which External OAuth finds it.
+        oauth_audience: for whom Okta's tokens have to be.
+        accepted: told each token of Okta with which somebody is let in.
+        over: tokens of Okta that are not good any more.
         roles: that are granted to the user.
         warehouses: that the role may use.
         logins: how those that were let in said who they are, in order.
     """
 
-    def __init__(self, cloud: Aws) -> None:
+    def __init__(self, cloud: Aws, okta: Okta) -> None:
         self._cloud = cloud
+        self._okta = okta
         self._database = FakeSnow()
         self._database.connect("ANALYTICS", "PUBLIC")
         self._sessions: dict[str, FakeSnowflakeConnection] = {}
@@ -52,6 +59,10 @@ class Snowflake:
     def reset(self) -> None:
         self.arn = ROLE
         self.audience = AUDIENCE
+        self.login_name = CLIENT
+        self.accepted: Callable[[str], None] = lambda _: None
+        self.over: set[str] = set()
+        self.oauth_audience = "https://org-acct.snowflakecomputing.com"
         self.roles = {"TRANSFORMER"}
         self.warehouses = {"WH"}
         self.logins: list[str] = []
@@ -80,14 +91,17 @@ class Snowflake:
         return _json({"data": answer, "success": True})
 
     def _login(self, place: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
-        if (given["AUTHENTICATOR"], given.get("PROVIDER")) != ("WORKLOAD_IDENTITY", "AWS"):
+        if given["AUTHENTICATOR"] == "OAUTH":
+            kind = self._oauth(given["TOKEN"], place.get("roleName", ""))
+        elif (given["AUTHENTICATOR"], given.get("PROVIDER")) == ("WORKLOAD_IDENTITY", "AWS"):
+            try:
+                role, kind = self._identity(given["TOKEN"])
+                if role != self.arn:
+                    raise Refused("", f"no user has the workload identity {role}")
+            except Refused as exc:
+                raise Refused("394400", f"Workload identity federation failed: {exc.message}") from exc
+        else:
             raise Refused("394300", "Incorrect username or password was specified.")
-        try:
-            role, kind = self._identity(given["TOKEN"])
-            if role != self.arn:
-                raise Refused("", f"no user has the workload identity {role}")
-        except Refused as exc:
-            raise Refused("394400", f"Workload identity federation failed: {exc.message}") from exc
         if place.get("roleName") not in self.roles:
             raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
         self.logins.append(kind)
@@ -100,6 +114,23 @@ class Snowflake:
     def _with_warehouse(self, token: str, sql: str) -> str:
         """A login that asks for a warehouse that it may not use has none; fakesnow does not know the function that tells."""
         return sql.replace("current_warehouse()", "'WH'" if self._asked_for[token] in self.warehouses else "null")
+
+    def _oauth(self, token: str, role: str) -> str:
+        """External OAuth, as the security integration of docs/warehouses/snowflake.md. https://docs.snowflake.com/en/user-guide/oauth-ext-errors"""
+        try:
+            claims = self._okta.claims(token, self.oauth_audience, self._cloud.ahead)
+        except jwt.ExpiredSignatureError as exc:
+            raise Refused("390318", "OAuth access token expired.") from exc
+        except jwt.InvalidTokenError as exc:
+            raise Refused("390303", f"Invalid OAuth access token. {exc}") from exc
+        if claims["sub"] != self.login_name:
+            raise Refused("390302", "User in the OAuth access token was not found.")
+        if f"session:role:{role}" not in claims["scp"]:
+            raise Refused("390317", f"The role requested in the connection ('{role}') is not listed in the Access Token or was filtered.")
+        if token in self.over:
+            raise Refused("390318", "OAuth access token expired.")
+        self.accepted(token)
+        return "oauth"
 
     def _identity(self, given: str) -> tuple[str, str]:
         """The role that an attestation shows, and of which kind that is."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
 
+from dbt_runner import attempt
+from dbt_runner.broker import Broker
 from runner.conftest import ACCOUNT
-from warehouses.aws import Aws
+from warehouses.aws import SIGNING_KEY, Aws
 from warehouses.conftest import WarehouseRun
+from warehouses.okta import CLIENT, Okta
 from warehouses.snowflake import Snowflake
 from warehouses.web import serving
 
@@ -20,8 +23,21 @@ Runs = Callable[..., WarehouseRun]
 
 
 @pytest.fixture(scope="module")
-def account(served: Aws) -> Iterator[tuple[Snowflake, str]]:
-    made = Snowflake(served)
+def authorization_server(served: Aws) -> Iterator[Okta]:
+    made = Okta(served)
+    with serving(made.handle) as made.url:
+        yield made
+
+
+@pytest.fixture
+def okta(authorization_server: Okta, cloud: Aws) -> Okta:
+    authorization_server.reset()
+    return authorization_server
+
+
+@pytest.fixture(scope="module")
+def account(served: Aws, authorization_server: Okta) -> Iterator[tuple[Snowflake, str]]:
+    made = Snowflake(served, authorization_server)
     with serving(made.handle) as url:
         yield made, url
 
@@ -33,12 +49,13 @@ def snowflake(account: tuple[Snowflake, str], cloud: Aws) -> Snowflake:
 
 
 @pytest.fixture
-def on_snowflake(runs: Runs, account: tuple[Snowflake, str], snowflake: Snowflake) -> Runs:
+def on_snowflake(runs: Runs, account: tuple[Snowflake, str], snowflake: Snowflake, okta: Okta) -> Runs:
     def make(method: str = "aws_token", **settings: str) -> WarehouseRun:
         url = urlsplit(account[1])
         place = {"host": str(url.hostname), "port": str(url.port), "protocol": "http"}
         base = {"account": "org-acct", "role": "TRANSFORMER", "warehouse": "WH", "database": "ANALYTICS", "schema": "PUBLIC"}
-        run = runs({"type": "snowflake", "settings": {**base, **place, **settings}, "identity": {"method": method}})
+        application = {"issuer": okta.issuer, "client_id": CLIENT, "kms_key_arn": SIGNING_KEY} if method == "okta" else {}
+        run = runs({"type": "snowflake", "settings": {**base, **place, **settings}, "identity": {"method": method, **application}})
         # The connector gives credentials to Snowflake's own hosts only.
         run.environment["SNOWFLAKE_WIF_ALLOWED_HOST_SUFFIXES"] = str(url.hostname)
         if method == "aws_attestation":
@@ -122,4 +139,103 @@ def test_whoever_is_not_the_user_is_access_denied(
     turn(snowflake, cloud)
     outcome = on_snowflake(method).check()
     assert (outcome["error"], outcome["fault"], bool(snowflake.logins)) == ("Dbt.AccessDenied", fault, fault != "identity")
+    assert words in outcome["message"]
+
+
+# --- External OAuth with Okta --------------------------------------------------------------------------------------------
+
+
+def test_a_build_passes_with_tokens_of_okta_and_outlives_them(
+    on_snowflake: Runs, snowflake: Snowflake, okta: Okta, cloud: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each login an hour passes, by the broker's clock, and the token of that login is over."""
+    passed = [timedelta(0)]
+
+    def an_hour_passes(token: str) -> None:
+        snowflake.over.add(token)
+        passed[0] += timedelta(hours=1)
+
+    monkeypatch.setattr(attempt, "Broker", lambda *args, **seams: Broker(*args, **seams, clock=lambda: datetime.now(UTC) + passed[0]))
+    snowflake.accepted = an_hour_passes
+    # dbt keeps the connection of a thread otherwise.
+    run = on_snowflake("okta", threads="1", reuse_connections="false")
+    assert run.build().get("error") is None
+    assert run.built() == BUILT
+    assert set(snowflake.logins) == {"oauth"} and len(snowflake.logins) > 1
+    # One token a login and one at the start, a signature for each, all by sessions in this run's name.
+    assert len(snowflake.over) == len(snowflake.logins) <= okta.issued <= len(snowflake.logins) + 1
+    assert cloud.calls.count("Sign") == okta.issued and set(cloud.calls) == {"AssumeRole", "Sign"}
+    assert {session.source_identity for session in cloud.assumed} == {"r-1"}
+
+
+def _other_client(okta: Okta) -> None:
+    okta.client = "0oaDbtStaging"
+
+
+def _other_key(okta: Okta) -> None:
+    okta.kid = "1b2c3d4e"
+
+
+def _no_scope(okta: Okta) -> None:
+    okta.scopes = {"session:role:LOADER"}
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (_other_client, "Okta refuses it: invalid_client The client_assertion is not valid"),
+        (_other_key, "Okta refuses it: invalid_client The client_assertion signature could not be verified"),
+        (_no_scope, "Okta refuses it: invalid_scope"),
+    ],
+)
+def test_whom_okta_refuses_is_access_denied_before_dbt_starts(
+    on_snowflake: Runs, snowflake: Snowflake, okta: Okta, turn: Callable[[Okta], None], words: str
+) -> None:
+    turn(okta)
+    outcome = on_snowflake("okta").check()
+    assert (outcome["error"], outcome["fault"], snowflake.logins) == ("Dbt.AccessDenied", "identity", [])
+    assert words in outcome["message"]
+
+
+def test_a_role_that_may_not_sign_is_access_denied_before_dbt_starts(on_snowflake: Runs, okta: Okta) -> None:
+    run = on_snowflake("okta")
+    run.config["warehouse"]["identity"]["kms_key_arn"] = SIGNING_KEY.replace("0a1b", "ffff")
+    outcome = run.check()
+    assert (outcome["error"], outcome["fault"], okta.issued) == ("Dbt.AccessDenied", "identity", 0)
+    assert "is not authorized to perform: kms:Sign" in outcome["message"]
+
+
+def test_an_okta_that_has_enough_of_requests_is_tried_again(on_snowflake: Runs, okta: Okta) -> None:
+    okta.status = 429
+    outcome = on_snowflake("okta").check()
+    assert outcome["error"] == "Dbt.WarehouseUnavailable"
+    assert "API call exceeded rate limit" in outcome["message"]
+
+
+def _unknown_login_name(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.login_name = "0oaDbtStaging"
+
+
+def _other_oauth_audience(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.oauth_audience = "https://other.snowflakecomputing.com"
+
+
+def _much_too_late(snowflake: Snowflake, cloud: Aws) -> None:
+    cloud.ahead = timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (_other_oauth_audience, "Invalid OAuth access token"),
+        pytest.param(_unknown_login_name, "User in the OAuth access token was not found", marks=pytest.mark.slow),
+        pytest.param(_much_too_late, "OAuth access token expired", marks=pytest.mark.slow),
+    ],
+)
+def test_whom_snowflake_does_not_take_from_okta_is_access_denied(
+    on_snowflake: Runs, snowflake: Snowflake, cloud: Aws, turn: Callable[[Snowflake, Aws], None], words: str
+) -> None:
+    turn(snowflake, cloud)
+    outcome = on_snowflake("okta").check()
+    assert (outcome["error"], outcome["fault"], snowflake.logins) == ("Dbt.AccessDenied", "identity", [])
     assert words in outcome["message"]

@@ -26,6 +26,7 @@ _CREDENTIALS = frozenset(
         "NoCredentialsError",
         "OAuthError",
         "RefreshError",
+        "TokenNotServed",
     }
 )
 # The server is there and says so: kinds of codes (dbt_runner.evidence) that come from nobody else, and PostgreSQL's way without any.

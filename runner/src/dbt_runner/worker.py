@@ -350,8 +350,10 @@ def main() -> None:
     # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from dbt_runner import dbt_semaphores
+    from dbt_runner.warehouses import snowflake_login
 
     dbt_semaphores.replace_missing()
+    snowflake_login.ask_at_each_login(os.environ)
     spec = WorkerSpec.from_json(sys.stdin.read())
     # What the team's code starts must not keep the pipe open after the worker.
     os.set_inheritable(spec.events_fd, False)

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dbt_runner.broker import tokens
+from dbt_runner.broker import okta, tokens
 from dbt_runner.broker.server import LoopbackServer
 from dbt_runner.broker.session import Credentials, Kept, assume
 from dbt_runner.errors import TypedError
 from dbt_runner.logs import JsonLog
 from dbt_runner.request import AttemptRequest
 from dbt_runner.warehouses import Credential, adapter_of
+from dbt_runner.warehouses.snowflake_login import TOKEN_AUTHORIZATION, TOKEN_FIELD, TOKEN_URL
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html: a token is good for 15 minutes.
 _RENEW_FILE_AFTER_SECONDS = 600.0
 _TRY_AGAIN_AFTER_SECONDS = 15.0
-_AWS, _GCP = "/aws", "/gcp"
+_AWS, _GCP, _TOKEN = "/aws", "/gcp", "/token"
 
 
 class Broker:
@@ -68,6 +69,7 @@ class Broker:
         self._renew_file_after = renew_file_after_seconds
         self._role: Kept[Credentials] = Kept(self._assume, self._covered, clock)
         self._subject: Kept[tokens.SubjectToken] = Kept(self._subject_token, self._covered, clock)
+        self._access: Kept[okta.AccessToken] = Kept(self._access_token, self._covered, clock)
         self._stop = threading.Event()
         self._left = contextlib.ExitStack()
         self._variables: dict[str, str] = {}
@@ -104,18 +106,26 @@ class Broker:
     def _serve(self) -> None:
         region = self._request.config.region
         self._variables.update(AWS_REGION=region, AWS_DEFAULT_REGION=region)
-        answers = {_AWS: self._aws} if self._kind is Credential.AWS else {_GCP: self._gcp}
-        server = self._left.enter_context(LoopbackServer(answers))
+        path, answer = {
+            Credential.AWS: (_AWS, self._aws),
+            Credential.GCP_SUBJECT_TOKEN: (_GCP, self._gcp),
+            Credential.ACCESS_TOKEN: (_TOKEN, self._token),
+        }[self._kind]
+        server = self._left.enter_context(LoopbackServer({path: answer}))
         self._on_secret([server.bearer])
         if self._kind is Credential.AWS:
             self._variables.update(AWS_CONTAINER_CREDENTIALS_FULL_URI=server.url(_AWS), AWS_CONTAINER_AUTHORIZATION_TOKEN=server.bearer)
             return
         # The first token is obtained now: a refusal should not have to wait for dbt.
+        if self._kind is Credential.ACCESS_TOKEN:
+            self._access.get()
+            self._variables.update({TOKEN_URL: server.url(_TOKEN), TOKEN_AUTHORIZATION: server.bearer})
+            return
         self._subject.get()
-        path = self._work / "gcp.json"
-        tokens.write_private(path, tokens.external_account(self._request.config.warehouse.identity, server.url(_GCP), server.bearer))
-        self._left.callback(path.unlink, missing_ok=True)
-        self._variables.update(GOOGLE_APPLICATION_CREDENTIALS=str(path))
+        file = self._work / "gcp.json"
+        tokens.write_private(file, tokens.external_account(self._request.config.warehouse.identity, server.url(_GCP), server.bearer))
+        self._left.callback(file.unlink, missing_ok=True)
+        self._variables.update(GOOGLE_APPLICATION_CREDENTIALS=str(file))
 
     def _keep_password_file(self) -> None:
         path = self._work / "pgpass"
@@ -160,6 +170,9 @@ class Broker:
     def _gcp(self) -> Mapping[str, str]:
         return {tokens.SUBJECT_TOKEN_FIELD: self._noting_faults(self._subject.get).token}
 
+    def _token(self) -> Mapping[str, str]:
+        return {TOKEN_FIELD: self._noting_faults(self._access.get).token}
+
     def _assume(self) -> Credentials:
         roles, warehouse = self._request.config.roles, self._request.config.warehouse
         credentials = assume(self._client, roles["warehouse"], self._request.key, self._adapter.session_tags(warehouse))
@@ -170,6 +183,14 @@ class Broker:
         request = self._request
         token = tokens.subject_token(
             request.config.warehouse.identity["audience"], request.key, request.config.region, self._role.get(), self._clients
+        )
+        self._on_secret([token.token])
+        return token
+
+    def _access_token(self) -> okta.AccessToken:
+        config = self._request.config
+        token = okta.access_token(
+            config.warehouse.identity, config.warehouse.settings["role"], config.region, self._role.get(), self._clients
         )
         self._on_secret([token.token])
         return token

@@ -20,12 +20,15 @@ class Credential(Enum):
         AWS_CONTAINER_AUTHORIZATION_TOKEN).
     GCP_SUBJECT_TOKEN: an external_account file that GOOGLE_APPLICATION_CREDENTIALS names, whose credential_source is a URL that
         answers with a token of the warehouse role for `identity.audience`.
+    ACCESS_TOKEN: a URL that answers with an access token of Okta, obtained under the warehouse role, which the worker asks for at each
+        login (DBT_RUNNER_TOKEN_URL and DBT_RUNNER_TOKEN_AUTHORIZATION).
     PGPASS: a password file that PGPASSFILE names, with a token of the warehouse role for settings.host, port and user.
     """
 
     NONE = "none"
     AWS = "aws"
     GCP_SUBJECT_TOKEN = "gcp_subject_token"
+    ACCESS_TOKEN = "access_token"
     PGPASS = "pgpass"
 
 

@@ -1,7 +1,11 @@
-"""Snowflake by workload identity federation. https://docs.snowflake.com/en/user-guide/workload-identity-federation
+"""Snowflake by workload identity federation, or by External OAuth with Okta.
 
-The warehouse role is the identity. `aws_attestation` sends Snowflake a signed GetCallerIdentity, `aws_token` a token of AWS's own
-OIDC issuer (sts:GetWebIdentityToken); the connector makes either at every login, from the credentials that the supervisor serves.
+https://docs.snowflake.com/en/user-guide/workload-identity-federation: the warehouse role is the identity. `aws_attestation` sends
+Snowflake a signed GetCallerIdentity, `aws_token` a token of AWS's own OIDC issuer (sts:GetWebIdentityToken); the connector makes either
+at every login, from the credentials that the supervisor serves.
+
+https://docs.snowflake.com/en/user-guide/oauth-ext-overview: with `okta` an application of Okta is the identity, whose key in KMS the
+warehouse role may sign with. The supervisor gets its tokens (dbt_runner.broker.okta), the worker asks for one at each login.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
 from dbt_runner.events import Need
 from dbt_runner.warehouses import aws
-from dbt_runner.warehouses.adapter import Adapter, Credential, require_method
+from dbt_runner.warehouses.adapter import Adapter, Credential, invalid, require_identity, require_method
 from dbt_runner.warehouses.faults import Faults
 
 # The connector's own are in snowflake/connector/errorcode.py, the server's in snowflake/connector/network.py and on
@@ -63,6 +67,28 @@ def _by_token(warehouse: Warehouse) -> bool:
     return warehouse.identity.get("method") == "aws_token"
 
 
+# Of an application of Okta.
+_APPLICATION = ("issuer", "client_id", "kms_key_arn")
+_BY_WORKLOAD_IDENTITY: Mapping[str, str | float] = {
+    "authenticator": "workload_identity",
+    "workload_identity_provider": "AWS",
+    # It would ask the metadata services of three clouds at every login.
+    "platform_detection_timeout_seconds": 0.0,
+}
+
+
+def _by_okta(warehouse: Warehouse) -> bool:
+    return warehouse.identity.get("method") == "okta"
+
+
+def _check(warehouse: Warehouse) -> None:
+    require_method(warehouse, "aws_attestation", "aws_token", "okta")
+    if _by_okta(warehouse):
+        require_identity(warehouse, *_APPLICATION)
+    elif given := [key for key in _APPLICATION if key in warehouse.identity]:
+        raise invalid(f"identity.{given[0]}", "is for identity.method okta only")
+
+
 def _needs(warehouse: Warehouse) -> Sequence[Need]:
     name = warehouse.settings["warehouse"]
     # A login with a warehouse that is not there or not granted succeeds, and so does `select 1`, which needs none.
@@ -92,17 +118,13 @@ ADAPTER = Adapter(
         "s3_stage_vpce_dns_name": str,
     },
     required=("account", "role", "warehouse", "database", "schema"),
-    identity=frozenset({"method"}),
-    check=lambda warehouse: require_method(warehouse, "aws_attestation", "aws_token"),
-    derived=lambda _: {
-        "authenticator": "workload_identity",
-        "workload_identity_provider": "AWS",
-        # It would ask the metadata services of three clouds at every login.
-        "platform_detection_timeout_seconds": 0.0,
-    },
+    identity=frozenset({"method", *_APPLICATION}),
+    check=_check,
+    # The token is none of the profile's: dbt_runner.snowflake_login has it asked for at each login.
+    derived=lambda warehouse: {"authenticator": "oauth"} if _by_okta(warehouse) else _BY_WORKLOAD_IDENTITY,
     # snowflake/connector/connection.py: the one way to ask for AWS's token instead of the signed request.
     environment=lambda warehouse: {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"} if _by_token(warehouse) else {},
-    credential=lambda _: Credential.AWS,
+    credential=lambda warehouse: Credential.ACCESS_TOKEN if _by_okta(warehouse) else Credential.AWS,
     needs=_needs,
     faults=Faults(
         codes={"errno": _ERRNOS, "sqlstate": {"42501": ACCESS_DENIED}, **aws.CODES},
@@ -123,6 +145,8 @@ ADAPTER = Adapter(
                 WAREHOUSE_UNAVAILABLE,
             ),
             "ForbiddenError": ACCESS_DENIED,
+            "TokenNotServed": ACCESS_DENIED,
+            "UnknownSnowflakeAdapter": ACCESS_DENIED,
         },
     ),
 )
