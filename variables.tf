@@ -124,6 +124,9 @@ variable "environments" {
     compute.on_timeout  what becomes of a step that outgrows the function, in time or memory: fail, or fargate to do the rest there.
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
     overlap             what a run does while another holds the environment: skip, queue or fail. With queue timeout_seconds is 36000 at most.
+    slim_ci             of runs that compare with another release: state_target is dbt's target for which that one is parsed (the environment's
+                        name where not set; where it is set the deployer publishes releases of pull requests only); schema_suffixes a regular
+                        expression that their schema suffix must match as a whole.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
     jobs.fresh_within_minutes  what the job promises: an alarm tells when it has not succeeded for so long, whatever the reason.
     env_vars            plain values. Secrets go to `secrets`: the variable's name and the ARN of a Secrets Manager secret or an SSM
@@ -162,6 +165,10 @@ variable "environments" {
     }), {})
     overlap         = optional(string, "skip")
     timeout_seconds = optional(number, 14400)
+    slim_ci = optional(object({
+      state_target    = optional(string)
+      schema_suffixes = optional(string)
+    }), {})
     jobs = optional(map(object({
       schedule     = optional(string)
       timezone     = optional(string, "UTC")
@@ -321,6 +328,15 @@ variable "environments" {
     condition = alltrue([for e in var.environments : e.overlap != "queue" || e.timeout_seconds <= 36000])
     error_message = "With overlap = \"queue\" timeout_seconds must be at most 36000, ten hours: a run that waits longer would outgrow the 25,000 events of an execution's history: ${join(", ", [
       for env, e in var.environments : "${env} (${e.timeout_seconds})" if e.overlap == "queue" && e.timeout_seconds > 36000
+    ])}."
+  }
+
+  validation {
+    condition = alltrue([
+      for e in var.environments : can(regex("^[a-z0-9_]+$", coalesce(e.slim_ci.state_target, "x"))) && can(regexall(coalesce(e.slim_ci.schema_suffixes, "x"), ""))
+    ])
+    error_message = "slim_ci.state_target must be the name of a dbt target (a-z, 0-9 and _), slim_ci.schema_suffixes a regular expression such as pr_[0-9]+: ${join(", ", [
+      for env, e in var.environments : env if !can(regex("^[a-z0-9_]+$", coalesce(e.slim_ci.state_target, "x"))) || !can(regexall(coalesce(e.slim_ci.schema_suffixes, "x"), ""))
     ])}."
   }
 

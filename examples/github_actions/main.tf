@@ -1,5 +1,5 @@
-# Two environments that GitHub Actions deploys to without a stored key: staging from the main branch, prod from a protected GitHub
-# environment. Each workflow becomes the deployer of its own environment and no other.
+# Three environments that GitHub Actions deploys to without a stored key: staging, prod, and ci, in which pull requests are checked beside
+# prod. Each is trusted to the jobs of GitHub's environment of the same name and to no other.
 
 provider "aws" {
   region = var.region
@@ -17,11 +17,18 @@ module "dbt" {
   }
 
   environments = {
-    for env in ["staging", "prod"] : env => {
+    for env, schema in { staging = "analytics_staging", prod = "analytics", ci = "analytics" } : env => {
       warehouse = {
         type     = "postgres"
-        settings = { host = var.database.host, user = "dbt_${env}", dbname = var.database.name, schema = "analytics_${env}" }
+        settings = { host = var.database.host, user = "dbt_${env}", dbname = var.database.name, schema = schema }
         identity = { method = "rds_iam", resource_id = var.database.resource_id }
+      }
+
+      # Pull requests do not skip each other, build only into schemas of their own, and read what prod has built.
+      overlap = env == "ci" ? "queue" : "skip"
+      slim_ci = {
+        state_target    = env == "ci" ? "prod" : null
+        schema_suffixes = env == "ci" ? "pr_[0-9]+" : null
       }
 
       jobs = {
@@ -42,8 +49,9 @@ module "dbt" {
     }
 
     environments = {
-      staging = { deployer = { github = { subjects = ["repo:${var.repository}:ref:refs/heads/main"] } } }
-      prod    = { deployer = { github = { subjects = ["repo:${var.repository}:environment:prod"] } } }
+      for env in ["staging", "prod", "ci"] : env => {
+        deployer = { github = { subjects = ["repo:${var.repository}:environment:${env}"] } }
+      }
     }
   }
 }

@@ -19,7 +19,7 @@ variable "security_group_ids" {
 }
 
 variable "database" {
-  description = "The database, with IAM authentication enabled, and its DbiResourceId (db-...). Its users are dbt_staging and dbt_prod."
+  description = "The database, with IAM authentication enabled, and its DbiResourceId (db-...). Its users are dbt_staging, dbt_prod and dbt_ci."
   type        = object({ host = string, name = string, resource_id = string })
 }
 

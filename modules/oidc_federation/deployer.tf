@@ -3,12 +3,13 @@
 data "aws_iam_policy_document" "deployer" {
   for_each = local.deployers
 
-  # New objects only: the request must carry If-None-Match, so that a published file is never overwritten.
+  # New objects only: the request must carry If-None-Match, so that a published file is never overwritten. Where only pull requests are
+  # checked, only releases of pull requests.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
   statement {
     sid       = "PublishNewFiles"
     actions   = ["s3:PutObject"]
-    resources = ["${each.value.arns.bucket}/releases/*"]
+    resources = ["${each.value.arns.bucket}/releases/${each.value.pull_requests ? "ci-" : ""}*"]
 
     condition {
       test     = "Null"
@@ -56,7 +57,27 @@ data "aws_iam_policy_document" "deployer" {
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
   statement {
     sid       = "RecordReleases"
-    actions   = ["dynamodb:GetItem", "dynamodb:PutItem"]
+    actions   = ["dynamodb:PutItem"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["RELEASE#${each.value.pull_requests ? "ci-" : ""}*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # Also in the transaction that moves the pointer: only to a release that is there, and not on its way out.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
+  statement {
+    sid       = "FindReleases"
+    actions   = ["dynamodb:ConditionCheckItem", "dynamodb:GetItem"]
     resources = [each.value.arns.table]
 
     condition {

@@ -24,12 +24,14 @@ variable "environments" {
 
     id                  <name>-<environment>: the roles' names begin with it.
     deployer, operator  who may become the role: by provider, the subjects of their tokens.
+    pull_requests       only pull requests are checked there: its deployer publishes their releases (ci-*) and no others.
   EOT
   type = map(object({
-    id       = string
-    arns     = object({ table = string, bucket = string, state_machine = string, executions = string, logs = list(string) })
-    deployer = map(object({ subjects = list(string), audiences = list(string) }))
-    operator = map(object({ subjects = list(string), audiences = list(string) }))
+    id            = string
+    arns          = object({ table = string, bucket = string, state_machine = string, executions = string, logs = list(string) })
+    deployer      = map(object({ subjects = list(string), audiences = list(string) }))
+    operator      = map(object({ subjects = list(string), audiences = list(string) }))
+    pull_requests = bool
   }))
 }
 

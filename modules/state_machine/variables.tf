@@ -91,6 +91,10 @@ variable "settings" {
     })
     overlap         = string
     timeout_seconds = number
+    slim_ci = object({
+      state_target    = string
+      schema_suffixes = string
+    })
     jobs = map(object({
       schedule     = string
       timezone     = string

@@ -97,6 +97,7 @@ def config(**changes: object) -> dict[str, Any]:
         "retry": {"max_attempts": 3, "interval_seconds": 30, "backoff_rate": 2},
         "overlap": "skip",
         "timeout_seconds": 14400,
+        "slim_ci": {"state_target": None, "schema_suffixes": None},
         "jobs": {
             "hourly": {
                 "schedule": "rate(1 hour)",

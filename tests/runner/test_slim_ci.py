@@ -66,7 +66,8 @@ def test_what_changed_is_built_apart_and_the_rest_is_deferred_to(
     # A pull request that fails halfway, and its second attempt.
     run.release = "pr"
     run.plan = {"defer_to": "1.0.0", "schema_suffix": "pr_7"}
-    run.steps[0].update(name="ci", commands=["build --select state:modified+"])
+    # Two workers an attempt, one for each parse.
+    run.steps[0].update(name="ci", commands=["build --select state:modified+"], timeout_seconds=600)
     assert run.attempt() == 10
     gate.write_text("x\n1\n")
     assert run.attempt(number=2) == 0

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import z3
 from moto import mock_aws
 from moto.events.models import EventPattern
 
 from asl import render
 from asl.ended import ENDED, FAILED, leave, node
 from asl.fakes import RUN_KEY, make_cloud
+from terraform.claims import LEADING
 from terraform.inventory import resources, statements
+from terraform.prover import Request, witness
 from terraform.tool import Terraform
 
 pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
@@ -74,12 +77,41 @@ def trusted(planned: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str,
     return found
 
 
-def test_github_deploys_staging_from_main_and_prod_from_its_environment(trusted: dict[str, dict[str, dict[str, Any]]]) -> None:
+def test_github_deploys_each_environment_from_its_own_of_the_same_name(trusted: dict[str, dict[str, dict[str, Any]]]) -> None:
     issuer = "token.actions.githubusercontent.com"
-    subjects = {"staging-deployer": "repo:acme/analytics:ref:refs/heads/main", "prod-deployer": "repo:acme/analytics:environment:prod"}
+    subjects = {f"{env}-deployer": f"repo:acme/analytics:environment:{env}" for env in ("staging", "prod", "ci")}
     assert trusted["github_actions"] == {
         role: {"StringEquals": {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject}} for role, subject in subjects.items()
     }
+
+
+def test_what_pull_requests_may_publish_nobody_else_runs(planned: dict[str, dict[str, Any]]) -> None:
+    """Proven over all requests. The deployer of staging is the control."""
+    account, bucket = "123456789012", "analytics-audit-123456789012-eu-central-1"
+    table = f"arn:aws:dynamodb:eu-central-1:{account}:table/analytics-audit"
+
+    def files(r: Request) -> Any:
+        others = z3.And(r.on(f"arn:aws:s3:::{bucket}/releases/*"), z3.Not(r.on(f"arn:aws:s3:::{bucket}/releases/ci-*")))
+        return z3.And(others, r.does("s3:Put*", "s3:Delete*"))
+
+    def items(r: Request) -> Any:
+        others = z3.And(r.has(LEADING, "RELEASE#*"), z3.Not(r.has(LEADING, "RELEASE#ci-*")))
+        return z3.And(r.on(table), others, r.does("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"))
+
+    def pointers(r: Request) -> Any:
+        writes = r.does("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
+        return z3.And(r.on(table), r.has(LEADING, "ENV#*"), z3.Not(r.has(LEADING, "ENV#ci")), writes)
+
+    for question in (files, items, pointers):
+        can = {}
+        for env in ("ci", "staging"):
+            (policy,) = [
+                json.loads(r["values"]["policy"])["Statement"]
+                for address, r in planned.items()
+                if address == f'module.github_actions.module.dbt.module.oidc_federation.aws_iam_role_policy.deployer["{env}"]'
+            ]
+            can[env] = witness(policy, question) is not None
+        assert can == {"ci": False, "staging": True}, question.__name__
 
 
 def test_okta_tells_people_and_ci_apart_by_their_audience(trusted: dict[str, dict[str, dict[str, Any]]]) -> None:

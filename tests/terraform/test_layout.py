@@ -79,3 +79,13 @@ def test_every_policy_statement_links_to_the_page_that_it_implements() -> None:
                 missing.append(f"{path.relative_to(ROOT)}:{number + 1}")
     assert count > 20
     assert missing == [], "put a comment with the link to AWS's page right above the statement"
+
+
+def test_no_lifecycle_rule_expires_a_release() -> None:
+    """Which releases are needed is known to dbt-runner release prune alone. Versions that were replaced are nobody's release any more."""
+    text = (ROOT / "modules" / "audit_store" / "main.tf").read_text()
+    rules = re.findall(r'^  dynamic "rule" \{\n(.*?)^  \}', text, re.MULTILINE | re.DOTALL)
+    expiring = [rule for rule in rules if re.search(r"^ +expiration \{\s+days\b", rule, re.MULTILINE)]
+    assert len(rules) >= 4 and expiring
+    prefixes = [re.findall(r'prefix\s*=\s*"([^"]*)"', rule) for rule in expiring]
+    assert [found for found in prefixes if len(found) != 1 or not found[0] or "releases/".startswith(found[0])] == []

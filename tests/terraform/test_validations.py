@@ -146,6 +146,8 @@ CASES = [
     *(Case(f"{PROD}.retry.backoff_rate", bad, "retry.max_attempts must be") for bad in (0.5, 11)),
     Case(f"{PROD}.overlap", "wait", "overlap must be skip, queue or fail: prod."),
     Case("environments.long", {**DUCKDB, "overlap": "queue", "timeout_seconds": 36001}, "timeout_seconds must be at most 36000"),
+    Case(f"{PROD}.slim_ci", {"state_target": "pro d"}, "slim_ci.state_target must be the name of a dbt target"),
+    Case(f"{PROD}.slim_ci", {"schema_suffixes": "pr_("}, "slim_ci.schema_suffixes a regular expression such as pr_[0-9]+: prod."),
     *(Case(f"{PROD}.timeout_seconds", bad, "timeout_seconds of an environment must be") for bad in (299, 31536001, 600.5)),
     *(Case(f"{PROD}.health_check.timeout_seconds", bad, "health_check.timeout_seconds must be") for bad in (9, 14400, 60.5)),
     # jobs

@@ -100,8 +100,8 @@ def parse(text: str) -> EnvironmentConfig:
             function=raw["lambda"],
             # Without a word about it nothing expires.
             items_retention_days=(raw.get("audit") or {}).get("items_retention_days") or 0,
-            state_target=raw.get("slim_ci", {}).get("state_target"),
-            schema_suffixes=raw.get("slim_ci", {}).get("schema_suffixes"),
+            state_target=raw["slim_ci"]["state_target"],
+            schema_suffixes=raw["slim_ci"]["schema_suffixes"],
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc

@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass
 
 from dbt_runner import config, integrity, release
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
-from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, AlreadyThere, Item, Store, archive_key, environment_pk, now
+from dbt_runner.store import (
+    CURRENT_RELEASE,
+    PROMOTION_PREFIX,
+    RELEASE_META,
+    AlreadyThere,
+    Item,
+    Store,
+    archive_key,
+    environment_pk,
+    now,
+    release_pk,
+)
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,11 @@ def _move(store: Store, environment: str, version: str, standing: Promotion | No
             {"pk": pk, "sk": CURRENT_RELEASE, **moved},
             {"pk": pk, "sk": f"{PROMOTION_PREFIX}{promotion.promoted_at}", **moved},
             expected_version=previous,
+            provided=(release_pk(version), RELEASE_META, release.RETIRING),
         )
     except AlreadyThere as exc:
+        # Retired meanwhile: that says it better.
+        release.find(store, version)
         winner = current(store, environment)
         if winner is not None and winner.version == version:
             return winner

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, TypedError
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, ErrorKind, TypedError
 from dbt_runner.store import (
     RELEASE_META,
     RELEASES,
@@ -35,6 +35,9 @@ DESCRIPTION = "release.json"
 # What the versions of pull requests' trees begin with: the rest is their content, and no environment ever runs them by itself.
 CI = "ci"
 CI_PREFIX = "ci-"
+
+# The attribute of an item by which a release is on its way out, or gone: see dbt_runner.prune.
+RETIRING = "retiring_at"
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -154,7 +157,7 @@ def find(store: Store, version: str) -> ReleaseMeta:
 
 def catalog(store: Store) -> list[ReleaseMeta]:
     """All published releases, the newest first. What a publisher began and did not finish is none."""
-    metas = (_meta(store, version) for version in store.folders(RELEASES) if _VERSION.fullmatch(version))
+    metas = (_meta(store, version, retired=None) for version in store.folders(RELEASES) if _VERSION.fullmatch(version))
     return sorted((meta for meta in metas if meta), key=lambda meta: meta.published_at, reverse=True)
 
 
@@ -214,9 +217,9 @@ def published(store: Store, version: str, bundle: Path) -> Published | None:
     """The release of this version if it is published with the content of `bundle`; None when the version is free.
 
     Raises:
-        TypedError: Dbt.InvalidRequest when it is published with other content.
+        TypedError: Dbt.InvalidRequest when it is published with other content, or was and is retired.
     """
-    meta = _meta(store, version)
+    meta = _meta(store, version, retired=INVALID_REQUEST)
     if meta is None:
         return None
     if meta.digest != sha256_of(bundle) and _stored_bundle(store, version, bundle) is None:
@@ -272,9 +275,14 @@ def commit(store: Store, candidate: Candidate) -> Published:
     return Published(description, new=True)
 
 
-def _meta(store: Store, version: str) -> ReleaseMeta | None:
+def _meta(store: Store, version: str, retired: ErrorKind | None = RELEASE_NOT_FOUND) -> ReleaseMeta | None:
+    """A release's item; of one that is retired none, or an error of this kind."""
     check_version(version)
     item = store.get(release_pk(version), RELEASE_META)
+    if item is not None and RETIRING in item:
+        if retired is None:
+            return None
+        raise TypedError(retired, f"release {version} is retired since {item[RETIRING]}: publish the project under another version")
     if item is None:
         return None
     try:

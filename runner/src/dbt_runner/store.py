@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +20,13 @@ from dbt_runner import outages
 if TYPE_CHECKING:
     from botocore.config import Config
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import PutItemInputTypeDef, PutTypeDef
+    from mypy_boto3_dynamodb.type_defs import (
+        ConditionCheckTypeDef,
+        PutItemInputTypeDef,
+        PutTypeDef,
+        ScanInputTypeDef,
+        TransactWriteItemTypeDef,
+    )
     from mypy_boto3_s3 import S3Client
 
 Item = dict[str, Any]
@@ -222,6 +228,36 @@ class Store:
                 return
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
+    def scan(self, attributes: Sequence[str], prefixes: Mapping[str, Sequence[str]]) -> Iterator[Item]:
+        """Items of the whole table, page by page, read consistently: what was there when a page was asked for is in it.
+
+        Args:
+            attributes: those that are wanted, where an item has them.
+            prefixes: for each of some attributes, what its value begins with, one or another.
+        """
+        names = {f"#{name}": name for name in {*attributes, *prefixes}}
+        values = {f":{name}{number}": prefix for name, some in prefixes.items() for number, prefix in enumerate(some)}
+        each = (" OR ".join(f"begins_with(#{name}, :{name}{number})" for number in range(len(some))) for name, some in prefixes.items())
+        asked: ScanInputTypeDef = {
+            "TableName": self.table,
+            "ConsistentRead": True,
+            "ProjectionExpression": ", ".join(f"#{name}" for name in attributes),
+            "FilterExpression": " AND ".join(f"({condition})" for condition in each),
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": _marshal(values),
+        }
+        while True:
+            page = self._patience(lambda: self._dynamodb.scan(**asked))
+            for item in page["Items"]:
+                yield _unmarshal(item)
+            if "LastEvaluatedKey" not in page:
+                return
+            asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def delete(self, pk: str, sk: str) -> None:
+        """Removes one item, if it is there."""
+        self._patience(lambda: self._dynamodb.delete_item(TableName=self.table, Key=_marshal({"pk": pk, "sk": sk})))
+
     def put(self, item: Mapping[str, Any], *, only_if_new: bool = False, only_over: str | None = None) -> None:
         """Writes one item.
 
@@ -297,14 +333,22 @@ class Store:
                     raise TimeoutError(f"DynamoDB did not accept {len(left)} items of table {self.table} within its retries")
                 sleep(min(0.1 * 2 ** (round_ - 1), 15.0))
 
-    def move_pointer(self, pointer: Mapping[str, Any], record: Mapping[str, Any], *, expected_version: str | None) -> None:
+    def move_pointer(
+        self,
+        pointer: Mapping[str, Any],
+        record: Mapping[str, Any],
+        *,
+        expected_version: str | None,
+        provided: tuple[str, str, str] | None = None,
+    ) -> None:
         """Replaces an item that has a `version` and appends the record of it, both or neither.
 
         Args:
             expected_version: the version that the item must hold now; None when it must not exist.
+            provided: key (pk, sk) of another item, which must be there in the same moment, and an attribute that it must not have.
 
         Raises:
-            AlreadyThere: the item holds another version by now. Nothing was changed.
+            AlreadyThere: the item holds another version by now, or the other one is not as it must be. Nothing was changed.
         """
         put: PutTypeDef = {"TableName": self.table, "Item": _marshal(pointer)}
         if expected_version is None:
@@ -313,8 +357,18 @@ class Store:
             put["ConditionExpression"] = "version = :expected"
             put["ExpressionAttributeValues"] = _marshal({":expected": expected_version})
         append: PutTypeDef = {"TableName": self.table, "Item": _marshal(record), "ConditionExpression": "attribute_not_exists(pk)"}
+        writes: list[TransactWriteItemTypeDef] = [{"Put": put}, {"Put": append}]
+        if provided is not None:
+            pk, sk, attribute = provided
+            check: ConditionCheckTypeDef = {
+                "TableName": self.table,
+                "Key": _marshal({"pk": pk, "sk": sk}),
+                "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(#gone)",
+                "ExpressionAttributeNames": {"#gone": attribute},
+            }
+            writes.append({"ConditionCheck": check})
         try:
-            self._dynamodb.transact_write_items(TransactItems=[{"Put": put}, {"Put": append}])
+            self._dynamodb.transact_write_items(TransactItems=writes)
         except self._dynamodb.exceptions.TransactionCanceledException as exc:
             raise AlreadyThere(f"{pointer['pk']} {pointer['sk']}") from exc
 
@@ -396,6 +450,19 @@ class Store:
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
                 yield entry["Key"]
+
+    def has_objects(self, prefix: str) -> bool:
+        """Whether any object's key begins so."""
+        answer = self._patience(lambda: self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1))
+        return bool(answer.get("Contents"))
+
+    def delete_objects(self, keys: Iterable[str]) -> None:
+        """Removes objects, those that are there. The bucket keeps versions: they can be brought back as long as it keeps these."""
+        for key in keys:
+            self._delete_object(key)
+
+    def _delete_object(self, key: str) -> None:
+        self._patience(lambda: self._s3.delete_object(Bucket=self.bucket, Key=key))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names that stand between `prefix` and the next slash, in the order of the alphabet."""

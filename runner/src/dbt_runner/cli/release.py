@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -200,6 +201,52 @@ def show_command(version: str, environment: str | None, table: str | None, bucke
         ("Manifest", f"sha256 {about.manifest_digest}"),
     ):
         click.echo(f"{label:<10}{value}")
+
+
+@release_command.command("prune")
+@click.option("--older-than", type=click.IntRange(min=1), default=90, show_default=True, metavar="DAYS", help="Since it was last current.")
+@click.option(
+    "--keep", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="The newest releases that stay anyway."
+)
+@click.option(
+    "--ci-older-than",
+    type=click.IntRange(min=1),
+    default=14,
+    show_default=True,
+    metavar="DAYS",
+    help="The same for the releases of pull requests, which --keep does not count.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@_optional_environment
+@_table
+@_bucket
+@_json
+def prune_command(
+    older_than: int,
+    keep: int,
+    ci_older_than: int,
+    dry_run: bool,
+    environment: str | None,
+    table: str | None,
+    bucket: str | None,
+    as_json: bool,
+) -> None:
+    """Removes releases that nobody needs.
+
+    What stays, whatever its age: the release that an environment runs, the one before it, the one that a rollback goes to, and those of
+    runs that go on, can be resumed, or whose artifacts are kept. It reads the whole table. Calling it again finishes what was interrupted.
+    """
+    from dbt_runner import prune
+
+    rules = prune.Rules(timedelta(days=older_than), keep, timedelta(days=ci_older_than))
+    with aws_errors():
+        verdicts = prune.prune(_store_with_bucket(table, bucket, environment), rules, by=aws.caller(), dry_run=dry_run)
+    going = [verdict for verdict in verdicts if verdict.kept_for is None]
+    rows = [(v.version, v.published_at, f"{v.size:,}", v.kept_for or ("would go" if dry_run else "gone")) for v in verdicts]
+    document = {"dry_run": dry_run, "releases": [{**asdict(v), "kept": v.kept_for is not None} for v in verdicts]}
+    _show_table(("VERSION", "PUBLISHED AT", "BYTES", "WHY IT STAYS"), rows, document if as_json else None)
+    if not as_json:
+        click.echo(f"{'would remove' if dry_run else 'removed'} {len(going)} of {len(verdicts)} releases")
 
 
 @release_command.command("diff")
