@@ -22,7 +22,7 @@ from dbt_runner.report import links
 from dbt_runner.report.advice import ADVICE
 from dbt_runner.report.findings import blockage, find
 from dbt_runner.report.markup import Markup, escape, join, tag
-from dbt_runner.report.page import MESSAGE_BYTES
+from dbt_runner.report.pieces import MESSAGE_BYTES
 from dbt_runner.report.sources import Freshness, from_folder
 from dbt_runner.run_records import NodeResultRow, RunDetail
 from dbt_runner.store import Store

@@ -3,7 +3,7 @@
 Everything in it comes from the audit store: the run's record, the outcomes of its attempts, its nodes, and two artifacts, manifest.json
 (who depends on whom, who owns what) and sources.json (how fresh). It makes no request, needs no script, and can be sent by mail.
 
-    sources -> lineage -> findings -> charts, page
+    sources -> lineage -> findings -> charts, pieces -> failures, particulars -> page
 """
 
 from dbt_runner.report.findings import Findings, find
