@@ -76,6 +76,14 @@ def test_a_test_of_several_nodes_gates_only_what_depends_on_all_of_them() -> Non
     assert found.unique_ids[-2:] == ("test.shop.of_both", "model.shop.d")
 
 
+def test_unit_tests_run_one_after_the_other_before_the_model_that_they_test() -> None:
+    edges = {**DIAMOND, "unit_test.shop.u1": ["model.shop.b"], "unit_test.shop.u2": ["model.shop.b"]}
+    times = {"model.shop.a": 1.0, "model.shop.b": 2.0, "model.shop.c": 1.0, "model.shop.d": 1.0}
+    units = {"unit_test.shop.u1": 3.0, "unit_test.shop.u2": 4.0}
+    found = longest_chain(from_manifest(manifest_of(edges)), {**times, **units}, list(units))
+    assert ([unique_id.rpartition(".")[2] for unique_id in found.unique_ids], found.seconds) == (["a", "u1", "u2", "b", "d"], 11.0)
+
+
 def test_nodes_that_did_not_run_still_connect_and_without_a_manifest_the_slowest_is_the_chain() -> None:
     times = {"model.shop.a": 1.0, "model.shop.d": 2.0}  # b and c are ephemeral
     assert longest_chain(from_manifest(manifest_of(DIAMOND)), times).unique_ids == ("model.shop.a", "model.shop.d")

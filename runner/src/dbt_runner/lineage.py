@@ -186,9 +186,15 @@ def longest_chain(lineage: Lineage, seconds: Mapping[str, float], gating_tests: 
     Args:
         seconds: of each node that ran. Nodes that did not run (sources, ephemeral models) cost nothing but still connect.
         gating_tests: tests that what is below the tested node waited for, as `dbt build` has it. A test of several nodes is waited
-            for only by what depends on all of them.
+            for only by what depends on all of them. Unit tests run one after the other just before the model that they test.
     """
-    gates = _gates(lineage, gating_tests)
+    before_model: dict[str, list[str]] = {}
+    for unique_id in gating_tests:
+        known = lineage.get(unique_id)
+        if known is not None and known.resource_type == "unit_test" and known.parents:
+            before_model.setdefault(known.parents[0], []).append(unique_id)
+    units = {unit_test for tests in before_model.values() for unit_test in tests}
+    gates = _gates(lineage, [test for test in gating_tests if test not in units])
     best: dict[str, float] = {}
     before: dict[str, str | None] = {}
 
@@ -204,7 +210,11 @@ def longest_chain(lineage: Lineage, seconds: Mapping[str, float], gating_tests: 
         for test in gates.get(unique_id, ()):
             if test not in best:
                 settle(test, lineage.nodes[test].parents)
-        settle(unique_id, (*node.parents, *gates.get(unique_id, ())))
+        awaited: tuple[str, ...] = (*node.parents, *gates.get(unique_id, ()))
+        for unit_test in before_model.get(unique_id, ()):
+            settle(unit_test, awaited)
+            awaited = (unit_test,)
+        settle(unique_id, awaited)
     for unique_id in gating_tests:
         if unique_id not in best and unique_id in lineage.nodes:
             settle(unique_id, lineage.nodes[unique_id].parents)
