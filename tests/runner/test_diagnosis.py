@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 
+from dbt_runner.config import Warehouse
 from dbt_runner.diagnosis import CONNECT, FAULTS, NEEDS, QUERY, fault_of, fault_without_answer, unmet
 from dbt_runner.errors import ACCESS_DENIED, COMPILATION_ERROR, WAREHOUSE_UNAVAILABLE, ErrorKind
 from dbt_runner.events import Failure, Need
+from dbt_runner.probe import filled_in
 from dbt_runner.warehouses import ADAPTERS
 
 
@@ -46,18 +48,15 @@ def test_silence_is_the_networks_until_somebody_answered() -> None:
     assert [fault_without_answer(stage) for stage in (CONNECT, QUERY, NEEDS)] == ["network", "warehouse", "warehouse"]
 
 
-SETTINGS: Mapping[str, Mapping[str, str]] = {
-    "postgres": {"schema": "it's"},
-    "redshift": {"schema": "it's"},
-    "snowflake": {"warehouse": "WH"},
-}
+ASKING = ("postgres", "redshift", "snowflake")
 
 
 @pytest.mark.parametrize("type_", ADAPTERS)
-def test_needs_name_a_fault_and_quote_what_they_are_given(type_: str) -> None:
-    from dbt_runner.config import Warehouse
-
-    needs = ADAPTERS[type_].needs(Warehouse(type_, dict(SETTINGS.get(type_, {})), {}))
-    assert bool(needs) == (type_ in SETTINGS)
+def test_needs_name_a_fault_and_quote_the_places_of_the_connection(type_: str) -> None:
+    places = SimpleNamespace(database="my {db}", schema="it's", warehouse="W'H")
+    needs = [filled_in(need, places) for need in ADAPTERS[type_].needs(Warehouse(type_, {}, {}))]
+    assert bool(needs) == (type_ in ASKING)
     assert {need.fault for need in needs} <= set(FAULTS)
-    assert all("it's" in need.problem and "'it''s'" in need.sql for need in needs if "schema" in SETTINGS[type_])
+    told = " ".join(need.problem for need in needs)
+    assert all(place in told for place in (("my {db}", "W'H") if type_ == "snowflake" else ("it's",) if needs else ()))
+    assert all("'it''s'" in need.sql for need in needs if "it's" in need.problem)

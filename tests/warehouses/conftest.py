@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dbt_runner import bundle, stage
 from dbt_runner.store import Item, Store
 from runner import projects
 from runner.attempts import Run, publish
@@ -65,11 +66,17 @@ class WarehouseRun(Run):
 
 
 @pytest.fixture
-def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) -> Callable[[dict[str, Any]], WarehouseRun]:
-    """Makes a run on a warehouse, as CONFIG has it."""
-    publish(store, tmp_path / "project", PROJECT)
+def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) -> Callable[..., WarehouseRun]:
+    """Makes a run on a warehouse, as CONFIG has it; of a release with a profiles.yml of its own where one is given."""
 
-    def make(warehouse: dict[str, Any]) -> WarehouseRun:
+    def make(warehouse: dict[str, Any], profiles: str | None = None) -> WarehouseRun:
+        project, packed = tmp_path / "project", tmp_path / "release.tar.gz"
+        files = stage.files(projects.write(project, PROJECT))
+        if profiles is not None:
+            (project / "profiles.yml").write_text(profiles)
+            files["profiles.yml"] = project / "profiles.yml"
+        bundle.pack(files, packed)
+        publish(store, project, {}, packed.read_bytes())
         environment["warehouse"] = {"identity": {}, "profile": "generated", **warehouse}
         # A driver's import takes its time where many tests run at once.
         environment["health_check"]["timeout_seconds"] = 300

@@ -41,7 +41,7 @@ class Snowflake:
         accepted: told each token of Okta with which somebody is let in.
         over: tokens of Okta that are not good any more.
         roles: that are granted to the user.
-        warehouses: that the role may use.
+        warehouses, databases: that the role may use.
         logins: how those that were let in said who they are, in order.
     """
 
@@ -51,7 +51,7 @@ class Snowflake:
         self._database = FakeSnow()
         self._database.connect("ANALYTICS", "PUBLIC")
         self._sessions: dict[str, FakeSnowflakeConnection] = {}
-        self._asked_for: dict[str, str] = {}
+        self._asked_for: dict[str, tuple[str, str]] = {}
         # One DuckDB, one statement at a time.
         self._lock = threading.Lock()
         self.reset()
@@ -65,6 +65,7 @@ class Snowflake:
         self.oauth_audience = "https://org-acct.snowflakecomputing.com"
         self.roles = {"TRANSFORMER"}
         self.warehouses = {"WH"}
+        self.databases = {"ANALYTICS"}
         self.logins: list[str] = []
 
     def handle(self, request: Request) -> Response:
@@ -78,7 +79,7 @@ class Snowflake:
                 elif token not in self._sessions:
                     raise Refused("390104", "User must login again to access the service.")
                 elif request.path == "/queries/v1/query-request":
-                    answer = _query(self._sessions[token], self._with_warehouse(token, body["sqlText"]))
+                    answer = _query(self._sessions[token], self._as_granted(token, body["sqlText"]))
                 else:
                     if request.args.get("delete"):
                         del self._sessions[token]
@@ -106,14 +107,16 @@ class Snowflake:
             raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
         self.logins.append(kind)
         token = secrets.token_hex(16)
-        self._asked_for[token] = place.get("warehouse", "")
+        self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""))
         self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
         where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
         return {"token": token, "masterToken": token, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
 
-    def _with_warehouse(self, token: str, sql: str) -> str:
-        """A login that asks for a warehouse that it may not use has none; fakesnow does not know the function that tells."""
-        return sql.replace("current_warehouse()", "'WH'" if self._asked_for[token] in self.warehouses else "null")
+    def _as_granted(self, token: str, sql: str) -> str:
+        """A login that asks for what it may not use has none; fakesnow takes every database, and knows no warehouse."""
+        warehouse, database = self._asked_for[token]
+        sql = sql.replace("current_warehouse()", f"'{warehouse}'" if warehouse in self.warehouses else "null")
+        return sql if database in self.databases else sql.replace("current_database()", "null")
 
     def _oauth(self, token: str, role: str) -> str:
         """External OAuth, as the security integration of docs/warehouses/snowflake.md. https://docs.snowflake.com/en/user-guide/oauth-ext-errors"""

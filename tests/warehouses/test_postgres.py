@@ -12,6 +12,7 @@ import pytest
 
 from dbt_runner import attempt
 from dbt_runner.broker import Broker
+from dbt_runner.config import Warehouse as Connection
 from runner import projects
 from runner.conftest import ACCOUNT
 from warehouses.aws import ROLE, Aws
@@ -34,8 +35,9 @@ class Rds:
         over: passwords that are not good any more.
     """
 
-    def __init__(self, cloud: Aws) -> None:
+    def __init__(self, cloud: Aws, database: Connection) -> None:
         self._cloud = cloud
+        self._database = database
         self.port = 0
         self.reset()
 
@@ -44,6 +46,11 @@ class Rds:
         self.tokens: list[str] = []
         self.accepted: Callable[[str], None] = lambda _: None
         self.over: set[str] = set()
+
+    def relations(self, schema: str) -> set[str]:
+        """What dbt built there."""
+        sql = f"select string_agg(relname, ',') from pg_class where relnamespace = '{schema}'::regnamespace and relkind in ('r', 'v')"
+        return set(projects.query(self._database, sql)[0][0].split(","))
 
     def judge(self, user: str, database: str, password: str) -> None:
         signed = signed_query(f"https://{password}")
@@ -63,10 +70,11 @@ class Rds:
 
 @pytest.fixture(scope="module")
 def server(served: Aws, localhost: Path) -> Iterator[Rds]:
-    rds = Rds(served)
     with projects.postgres() as warehouse:
+        rds = Rds(served, warehouse)
         projects.query(warehouse, "create role dbt login; create schema analytics authorization dbt; commit; select 1")
         projects.query(warehouse, "create schema closed; commit; select 1")
+        projects.query(warehouse, "create schema of_the_project authorization dbt; commit; select 1")
         with gate(f"{warehouse.settings['host']}/.s.PGSQL.5432", localhost, rds.judge) as rds.port:
             yield rds
 
@@ -92,7 +100,7 @@ def warehouse(rds: Rds, localhost: Path) -> Warehouse:
     return make
 
 
-Runs = Callable[[dict[str, Any]], WarehouseRun]
+Runs = Callable[..., WarehouseRun]
 
 
 def test_a_build_passes_as_the_warehouse_role_and_outlives_its_password(
@@ -210,3 +218,33 @@ def test_the_health_check_says_where_the_fault_lies(
 def test_a_health_check_passes_where_dbt_can_build(runs: Runs, warehouse: Warehouse) -> None:
     outcome = runs(warehouse()).check()
     assert (outcome["exit_code"], outcome.get("fault")) == (0, None)
+
+
+OWN_PROFILES = """
+of_a_developer:
+  target: dev
+  outputs:
+    dev: { type: postgres, host: 127.0.0.1, port: 1, user: me, dbname: mine, schema: mine }
+    prod:
+      type: postgres
+      host: elsewhere.example.com
+      user: somebody
+      dbname: another
+      schema: "{{ env_var('TARGET_SCHEMA') }}"
+      connect_timeout: 60
+      sslrootcert: nobody.pem
+"""
+
+
+def test_a_build_passes_with_a_profile_of_the_projects_own(runs: Runs, warehouse: Warehouse, rds: Rds, cloud: Aws) -> None:
+    """What it adds counts. The environment's settings and its login win: the database of the profile would let nobody in."""
+    connection = warehouse()
+    for added in ("schema", "connect_timeout"):
+        del connection["settings"][added]
+    run = runs({**connection, "profile": "project"}, OWN_PROFILES)
+    run.environment["TARGET_SCHEMA"] = "of_the_project"
+    assert run.check().get("error") is None
+    assert run.build().get("error") is None
+    assert run.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
+    assert rds.relations("of_the_project") == {"orders", "big_orders"}
+    assert len(cloud.assumed) == 2, "the check's session and the build's"

@@ -113,6 +113,10 @@ def _no_warehouse(snowflake: Snowflake, cloud: Aws) -> None:
     snowflake.warehouses = set()
 
 
+def _no_database(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.databases = set()
+
+
 def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
     snowflake.roles = set()
 
@@ -123,6 +127,7 @@ def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
         ("aws_attestation", _other_role, "identity", "no user has the workload identity"),
         ("aws_token", _other_audience, "identity", "Audience doesn't match"),
         ("aws_token", _no_warehouse, "warehouse", "the role can use no warehouse WH"),
+        pytest.param("aws_token", _no_database, "warehouse", "the role can use no database ANALYTICS", marks=pytest.mark.slow),
         ("aws_token", _too_late, "identity", "Signature has expired"),
         pytest.param(
             "aws_token", _no_grant, "identity", "Role 'TRANSFORMER' specified in the connect string is not granted", marks=pytest.mark.slow

@@ -148,8 +148,10 @@ class EarlierCommand:
 class Need:
     """A question to the warehouse about something that dbt will need.
 
+    {database}, {schema} and {warehouse} stand for what the connection says, also where that is the profile of the project's own.
+
     Attributes:
-        sql: answers with one value; anything but true is a no.
+        sql: answers with one value; anything but true is a no. Names are within quotes, as text.
         fault: where the fault lies if the answer is no, see dbt_runner.diagnosis.
         problem: what is wrong then.
     """

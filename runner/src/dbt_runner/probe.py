@@ -6,9 +6,12 @@ It goes through the same profile, adapter and credentials as the run, but reads 
 from __future__ import annotations
 
 import contextlib
+import os
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 from dbt_runner.events import Need, WorkerSpec
 
@@ -36,7 +39,10 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
     from dbt.config.renderer import ProfileRenderer
     from dbt.flags import set_from_args
     from dbt.mp_context import get_mp_context
+    from dbt_common.context import set_invocation_context
 
+    # A profile of the project's own may ask for variables; a command of dbt's sets them itself.
+    set_invocation_context(os.environ)
     arguments = Namespace(
         profiles_dir=spec.profiles, project_dir=spec.project, profile=spec.profile, target=spec.target, vars={}, threads=1
     )
@@ -70,7 +76,7 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
                 passed()
                 adapter.execute("select 1 as ok", fetch=True)
                 passed()
-                for need in spec.needs:
+                for need in (filled_in(need, profile.credentials) for need in spec.needs):
                     _, answer = adapter.execute(need.sql, fetch=True)
                     if not (answer.rows and answer.rows[0][0]):
                         raise NeedNotMet(need)
@@ -87,3 +93,10 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
     if refused is not None:
         # Not what came of it: some adapters cannot close what never was open (BigQuery's is one), and then say only that.
         raise refused
+
+
+def filled_in(need: Need, credentials: Any) -> Need:
+    """The question about the places of this connection."""
+    places = {name: str(getattr(credentials, name, "")) for name in ("database", "schema", "warehouse")}
+    literals = {name: place.replace("'", "''") for name, place in places.items()}
+    return replace(need, sql=need.sql.format(**literals), problem=need.problem.format(**places))

@@ -62,22 +62,20 @@ def _derived(warehouse: Warehouse) -> Mapping[str, str]:
     return {"password": "", **tls}
 
 
-def schema_needs(warehouse: Warehouse) -> Sequence[Need]:
+def schema_needs(_: Warehouse) -> Sequence[Need]:
     """The target schema: to be used and written where it is, to be created where it is not.
 
     https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS, which Redshift has as well:
     https://docs.aws.amazon.com/redshift/latest/dg/r_HAS_SCHEMA_PRIVILEGE.html
     """
-    schema = warehouse.settings.get("schema", "public")
-    literal = schema.replace("'", "''")
     return (
         Need(
-            sql=f"""select coalesce(
+            sql="""select coalesce(
                 (select has_schema_privilege(nspname, 'usage') and has_schema_privilege(nspname, 'create')
-                 from pg_namespace where nspname = '{literal}'),
+                 from pg_namespace where nspname = '{schema}'),
                 has_database_privilege(current_database(), 'create'))""",
             fault="permission",
-            problem=f"the database user may not build in schema {schema}: it needs USAGE and CREATE on it, or CREATE on the database",
+            problem="the database user may not build in schema {schema}: it needs USAGE and CREATE on it, or CREATE on the database",
         ),
     )
 

@@ -10,7 +10,7 @@ warehouse role may sign with. The supervisor gets its tokens (dbt_runner.broker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
@@ -89,11 +89,20 @@ def _check(warehouse: Warehouse) -> None:
         raise invalid(f"identity.{given[0]}", "is for identity.method okta only")
 
 
-def _needs(warehouse: Warehouse) -> Sequence[Need]:
-    name = warehouse.settings["warehouse"]
-    # A login with a warehouse that is not there or not granted succeeds, and so does `select 1`, which needs none.
-    problem = f"the role can use no warehouse {name}: it does not exist, or USAGE on it is not granted"
-    return (Need("select current_warehouse() is not null", "warehouse", problem),)
+# A login with a warehouse or a database that is not there or not granted succeeds, and so does `select 1`, which needs neither. Whether
+# the role may create tables in a schema, or the schema, only the statement itself tells: dbt makes it at the run's begin.
+_NEEDS = (
+    Need(
+        sql="select current_warehouse() is not null",
+        fault="warehouse",
+        problem="the role can use no warehouse {warehouse}: it does not exist, or USAGE on it is not granted",
+    ),
+    Need(
+        sql="select current_database() is not null",
+        fault="warehouse",
+        problem="the role can use no database {database}: it does not exist, or USAGE on it is not granted",
+    ),
+)
 
 
 ADAPTER = Adapter(
@@ -125,7 +134,7 @@ ADAPTER = Adapter(
     # snowflake/connector/connection.py: the one way to ask for AWS's token instead of the signed request.
     environment=lambda warehouse: {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"} if _by_token(warehouse) else {},
     credential=lambda warehouse: Credential.ACCESS_TOKEN if _by_okta(warehouse) else Credential.AWS,
-    needs=_needs,
+    needs=lambda _: _NEEDS,
     faults=Faults(
         codes={"errno": _ERRNOS, "sqlstate": {"42501": ACCESS_DENIED}, **aws.CODES},
         types={
