@@ -62,9 +62,9 @@ locals {
     }
   }
 
-  # What the runs of an environment leave in the bucket, for people to read.
+  # What the runs of an environment leave in the bucket, for people to read, and what they ran.
   trail = { for env in keys(local.operators) : env => concat(
-    ["runs/${env}", "docs/${env}"], [for table in ["runs", "attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
+    ["releases", "runs/${env}", "docs/${env}"], [for table in ["runs", "attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
   ) }
 
   kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]

@@ -35,7 +35,7 @@ data "aws_iam_policy_document" "operator" {
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
   statement {
     sid       = "ReadEnvironmentAndRuns"
-    actions   = ["dynamodb:GetItem", "dynamodb:Query"]
+    actions   = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
     resources = [each.value.arns.table]
 
     condition {
@@ -59,7 +59,7 @@ data "aws_iam_policy_document" "operator" {
     resources = [for group in each.value.arns.logs : "${group}:*"]
   }
 
-  # Artifacts and reports, documentation, and the rows of the long-term audit.
+  # Artifacts and reports, documentation, the rows of the long-term audit, and the releases that these are held against.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
     sid       = "ReadArtifacts"

@@ -168,7 +168,11 @@ def _about_items(mine: str, other: str) -> Iterator[Claim]:
             on_table(r), r.does(*writes), r.has(LEADING, "ENV#*"), _not(z3.And(r.present(ATTRIBUTES), r.has(ATTRIBUTES, *POINTER)))
         ),
     )
-    yield Claim("write an item", ("operator",), lambda r: z3.And(on_table(r), _not(r.does("dynamodb:GetItem", "dynamodb:Query"))))
+    yield Claim(
+        "write an item",
+        ("operator",),
+        lambda r: z3.And(on_table(r), _not(r.does("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"))),
+    )
 
 
 def _about_objects(mine: str) -> Iterator[Claim]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tftest
+import z3
 
-from terraform.claims import FEDERATED, ROLES, Claim, becomes, claims, role_arn
+from terraform.claims import ACCOUNT, BUCKET, FEDERATED, LEADING, NAME, REGION, ROLES, TABLE, TABLES, Claim, becomes, claims, role_arn
 from terraform.inventory import resources
 from terraform.mutants import ADMINISTRATOR, ANYBODY, Statements, mutants
-from terraform.prover import witness
+from terraform.prover import Request, witness
 
 # One worker makes the plan once.
 pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
@@ -83,6 +85,42 @@ def test_roles_cannot_become_roles_of_another_environment(trusts: Policies) -> N
     for mine, other in DIRECTIONS:
         theirs = [f"AWS:{role_arn(other, role)}" for role in ROLES]
         assert {role for role in ROLES if witness(trusts[mine][role], lambda r, theirs=theirs: r.by(*theirs))} == set()  # type: ignore[misc]
+
+
+def _calls(mine: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """What an operator's commands call, as docs/security.md has it: action, resource, context."""
+    machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{NAME}-{mine}"
+    execution = f"{machine.replace(':stateMachine:', ':execution:')}:r-1"
+    yield "states:StartExecution", f"{machine}:live", {"states:StateMachineQualifier": "live"}
+    yield "states:ListExecutions", machine, {}
+    for verb in ("Describe", "Stop"):
+        yield f"states:{verb}Execution", execution, {}
+    # history and cost read many nodes at once.
+    for verb in ("GetItem", "Query", "BatchGetItem"):
+        for key in (f"ENV#{mine}", f"RUN#{mine}#r-1"):
+            yield f"dynamodb:{verb}", TABLE, {LEADING: key}
+    # release verify --run --archive: the rows, what they name, and the release.
+    for folder in ("releases/1.4.2", f"runs/{mine}/2026/11/23/r-1", *(f"audit/{table}/env={mine}/date=2026-11-23" for table in TABLES)):
+        yield "s3:GetObject", f"{BUCKET}/{folder}/x", {}
+        yield "s3:ListBucket", BUCKET, {"s3:prefix": f"{folder}/"}
+
+
+def _can(statements: Statements, action: str, resource: str, context: dict[str, str]) -> bool:
+    def asked(r: Request) -> Any:
+        return z3.And(r.does(action), r.on(resource), *(r.has(key, value) for key, value in context.items()))
+
+    return witness(statements, asked) is not None
+
+
+@pytest.mark.parametrize(("mine", "other"), DIRECTIONS)
+def test_an_operator_can_do_what_the_commands_need(policies: Policies, mine: str, other: str) -> None:
+    operator = policies[mine]["operator"]
+    assert [call for call in _calls(mine) if not _can(operator, *call)] == []
+    # The control: of another environment's only what all environments share.
+    assert {f"{resource} {context}" for action, resource, context in _calls(other) if _can(operator, action, resource, context)} == {
+        f"{BUCKET}/releases/1.4.2/x {{}}",
+        f"{BUCKET} {{'s3:prefix': 'releases/1.4.2/'}}",
+    }
 
 
 def test_every_fence_of_a_policy_is_needed(policies: Policies) -> None:
