@@ -109,7 +109,7 @@ locals {
         ".identity.client_id of snowflake with okta must be the client id of the API services application (0oa...).",
       ],
       try(local.identity.method, null) != "okta" || can(regex(local.okta_patterns.kms_key_arn, local.identity.kms_key_arn)) ? [] : [
-        ".identity.kms_key_arn of snowflake with okta must be the ARN of an RSA key of KMS for signing (arn:aws:kms:<region>:<account>:key/<id>), no alias.",
+        ".identity.kms_key_arn of snowflake with okta must be the ARN of an RSA key of KMS for signing (arn:<partition>:kms:<region>:<account>:key/<id>), no alias.",
       ],
       lookup(local.settings, "protocol", "https") == "https" ? [] : [
         ".settings.protocol must be https: a login that goes over the network in plain text is everybody's.",
