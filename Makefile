@@ -68,6 +68,17 @@ lint: setup ## terraform fmt and validate, ruff, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# It pins what moto and dbt have left behind, hence an environment of its own; docs/adr/0002-dependencies.md.
+CHECKOV := 3.3.30
+.PHONY: checkov
+checkov: .checkov/.installed-$(CHECKOV) ## checkov over modules/, from an environment of its own; needs a package index
+	@.checkov/bin/checkov --config-file .checkov.yaml
+
+.checkov/.installed-$(CHECKOV):
+	@$(PYTHON) -m venv --clear .checkov
+	@.checkov/bin/python -m pip install -qq --disable-pip-version-check checkov==$(CHECKOV)
+	@touch $@
+
 .PHONY: format
 format: setup ## write what lint would complain about
 	TF_CLI_CONFIG_FILE=/dev/null terraform fmt -recursive .
@@ -86,4 +97,4 @@ lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no in
 
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf $(VENV) .local .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .checkov .local .pytest_cache .mypy_cache .ruff_cache
