@@ -217,7 +217,7 @@ def test_evidence_survives_the_pipe() -> None:
 _LIBRARIES = {
     "duckdb": ("duckdb",),
     "postgres": ("psycopg2",),
-    "snowflake": ("snowflake.connector.errors", "botocore.exceptions"),
+    "snowflake": ("snowflake.connector.errors", "botocore.exceptions", "dbt_runner.warehouses.snowflake_login"),
     "redshift": ("redshift_connector", "botocore.exceptions"),
     "bigquery": ("google.auth.exceptions", "google.api_core.exceptions"),
     "athena": ("botocore.exceptions", "dbt_common.exceptions"),
