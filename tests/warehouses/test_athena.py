@@ -1,5 +1,7 @@
 """Athena as the warehouse role, as far as moto goes: it checks and answers every call, and takes any SQL without doing it.
 
+Where moto stops: no SQL is parsed or executed, no object is written for a table, and the answer to a test is laid down here.
+
 What no emulator shows is compared with what was granted: each call that dbt made is one that the role's statements allow.
 """
 
@@ -15,10 +17,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from moto.athena.models import QueryResults, athena_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.wrappers import Request, Response
 
-from runner.conftest import REGION
+from runner.conftest import ACCOUNT, REGION
 from terraform.inventory import FOLDER
 from warehouses.aws import ROLE, Aws, Session
 from warehouses.conftest import WarehouseRun
@@ -40,12 +43,14 @@ class Lake:
     Attributes:
         role: who may use them.
         calls: the actions that were asked for, as IAM calls them.
+        failures: what a test of dbt counts.
     """
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.role = ROLE
         self.calls: set[str] = set()
+        self.failures = 0
 
     def answer(self, request: Request, service: str, session: Session) -> Response:
         action = request.headers.get("X-Amz-Target", "").rpartition(".")[2] or _s3_action(request)
@@ -57,12 +62,23 @@ class Lake:
             }
             return Response(json.dumps(refused), status=400, content_type="application/x-amz-json-1.1")
         if action == "StartQueryExecution":
-            _do(json.loads(request.get_data())["QueryString"])
+            _do(json.loads(request.get_data())["QueryString"], self.failures)
         return Response.from_app(self._moto, {**request.environ, "wsgi.input": io.BytesIO(request.get_data())})
 
 
-def _do(sql: str) -> None:
-    """Of what Athena would do, what dbt looks for afterwards: the table in Glue."""
+def _do(sql: str, failures: int) -> None:
+    """Of what Athena would do, what dbt looks for afterwards: the table in Glue, and the answer to a test."""
+    if "as failures" in sql:
+        # moto evaluates no query: it hands out what was laid down before.
+        told = {
+            "failures": ("bigint", str(failures)),
+            "should_warn": ("boolean", "false"),
+            "should_error": ("boolean", str(failures > 0).lower()),
+        }
+        rows = [list(told), [value for _, value in told.values()]]
+        columns = [{"Name": name, "Label": name, "Type": kind, "Nullable": "UNKNOWN"} for name, (kind, _) in told.items()]
+        answer = QueryResults([{"Data": [{"VarCharValue": value} for value in row]} for row in rows], columns)
+        athena_backends[ACCOUNT][REGION].query_results_queue.append(answer)
     if made := re.search(r"create\s+(?:or replace )?(table|view)\s+(\S+)", sql, re.IGNORECASE):
         name, kind = made[2].split(".")[-1].strip('"`'), "VIRTUAL_VIEW" if made[1].lower() == "view" else "EXTERNAL_TABLE"
         table = boto3.client("glue", region_name=REGION).create_table
@@ -97,10 +113,9 @@ def on_athena(runs: Runs, lake: Lake, cloud: Aws) -> WarehouseRun:
     return run
 
 
-def test_models_are_run_as_the_warehouse_role_and_within_its_permissions(on_athena: WarehouseRun, lake: Lake, cloud: Aws) -> None:
-    on_athena.steps[0]["commands"] = ["run"]
+def test_a_build_passes_as_the_warehouse_role_and_within_its_permissions(on_athena: WarehouseRun, lake: Lake, cloud: Aws) -> None:
     assert on_athena.build().get("error") is None
-    assert on_athena.built() == {"orders": "success", "big_orders": "success"}
+    assert on_athena.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
     (session,) = cloud.assumed
     assert session.source_identity == "r-1"
     inventory = yaml.safe_load((FOLDER / "multi_warehouse.yaml").read_text())
@@ -108,6 +123,13 @@ def test_models_are_run_as_the_warehouse_role_and_within_its_permissions(on_athe
     allowed = [action for s in statements for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
     assert {"athena:StartQueryExecution", "glue:GetTables", "s3:ListBucket"} < lake.calls
     assert {call for call in lake.calls if not any(fnmatchcase(call, action) for action in allowed)} == set()
+
+
+@pytest.mark.slow
+def test_a_test_that_counts_failures_fails_the_build(on_athena: WarehouseRun, lake: Lake) -> None:
+    lake.failures = 3
+    outcome = on_athena.build()
+    assert (outcome["error"], on_athena.built()["not_null_big_orders_id"]) == ("Dbt.TestFailure", "fail")
 
 
 def test_another_role_is_access_denied(on_athena: WarehouseRun, lake: Lake) -> None:
