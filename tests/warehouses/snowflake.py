@@ -43,6 +43,7 @@ class Snowflake:
         roles: that are granted to the user.
         warehouses, databases: that the role may use.
         logins: how those that were let in said who they are, in order.
+        session_tokens: that those were given.
     """
 
     def __init__(self, cloud: Aws, okta: Okta) -> None:
@@ -67,6 +68,7 @@ class Snowflake:
         self.warehouses = {"WH"}
         self.databases = {"ANALYTICS"}
         self.logins: list[str] = []
+        self.session_tokens: list[str] = []
 
     def handle(self, request: Request) -> Response:
         raw = request.get_data()
@@ -107,6 +109,7 @@ class Snowflake:
             raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
         self.logins.append(kind)
         token = secrets.token_hex(16)
+        self.session_tokens.append(token)
         self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""))
         self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
         where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
