@@ -53,7 +53,7 @@ EARLIER_KEY = f"RUN#{EARLIER_AT}#{OTHER_RUN}"
 
 OVERRIDES_LIMIT = 8192
 # Far more than any execution of the tests has to wait.
-MOST_WAITS = 500
+MOST_WAITS = 150
 
 # Lambda did not run the function.
 REFUSED_CLAIM = LOCK_LOST.exit_code

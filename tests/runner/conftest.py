@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from dbt_runner.cli import aws
 from dbt_runner.store import CONFIG, Store, environment_pk
 
 ACCOUNT = "123456789012"
@@ -30,11 +32,25 @@ def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    aws._session.cache_clear()
+
+
+_session = functools.cache(boto3.Session)
+
+
+@contextlib.contextmanager
+def _one_session() -> Iterator[None]:
+    """The same default session for every store: a new one reads the models of its services again, 0.1 s for each test."""
+    before, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, _session()
+    try:
+        yield
+    finally:
+        boto3.DEFAULT_SESSION = before
 
 
 @contextlib.contextmanager
 def _audit_store() -> Iterator[Store]:
-    with mock_aws():
+    with _one_session(), mock_aws(config={"core": {"reset_boto3_session": False}}):
         dynamodb = boto3.client("dynamodb", region_name=REGION)
         dynamodb.create_table(
             TableName=TABLE,
@@ -55,8 +71,9 @@ def audit_store() -> Callable[[], contextlib.AbstractContextManager[Store]]:
 
 
 @pytest.fixture
-def store(no_outside_settings: None) -> Iterator[Store]:
+def store(no_outside_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty audit store: the table and the versioned bucket as the module names them, on moto in this process."""
+    monkeypatch.setattr(aws, "_session", _session)
     with _audit_store() as store:
         yield store
 

@@ -139,6 +139,8 @@ RUN = record(
     full_refresh={"type": "boolean"},
     artifacts={"type": ["string", "null"], "pattern": "^s3://"},
     resumed_from=TEXT_OR_NULL,
+    defer_to=TEXT_OR_NULL,
+    schema_suffix=TEXT_OR_NULL,
     release_digest=TEXT_OR_NULL,
     git_commit=TEXT_OR_NULL,
     image=TEXT_OR_NULL,
@@ -155,7 +157,7 @@ DETAIL = record(
             commands=list_of({"type": "object"}), artifacts=list_of(record(key=TEXT, sha256=TEXT, bytes={"type": "integer"})),
             started_at=TIME_OR_NULL, ended_at=TIME_OR_NULL, seconds=NUMBER, peak_memory_mib={"type": ["integer", "null"]},
             versions={"type": "object"}, compute=TEXT_OR_NULL, parse={"type": "object"}, release={"type": "object"}, image=TEXT_OR_NULL,
-            fault=TEXT_OR_NULL,
+            fault=TEXT_OR_NULL, state={"type": "object"},
         )
     ),
     nodes=list_of(

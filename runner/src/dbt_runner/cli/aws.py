@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,9 @@ def aws_errors() -> Iterator[None]:
         raise TypedError(RUNNER_ERROR, f"the AWS SDK refused a call: {exc}") from exc
 
 
+@functools.cache
 def _session() -> boto3.Session:
+    """One for all clients of a command: credentials are looked up once, and a person is asked for a code once."""
     import boto3
 
     # AWS_REGION is the name that every other SDK and the AWS CLI v2 know; boto3 alone reads only AWS_DEFAULT_REGION.
