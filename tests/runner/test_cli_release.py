@@ -164,6 +164,7 @@ def test_the_region_may_come_from_either_variable(monkeypatch: pytest.MonkeyPatc
     assert aws.client("sts").meta.region_name == "eu-central-1"
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    aws._session.cache_clear()  # as in another process
     assert aws.client("sts").meta.region_name == "eu-west-1"
 
 
