@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One worker a core: the flow tests share one applied stack, which lives in one of them.
-PYTEST_WORKERS ?= auto
+# One worker a core, and one more: that of the flow tests, which share one applied stack, mostly waits for it.
+PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .PHONY: help
 help: ## this list
