@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,21 @@ class Container:
         code = self._process.wait(_DEADLINE_SECONDS)
         self._end_group()
         self._reader.join()
+        self._wait_for_worker()
         return code
+
+    def _wait_for_worker(self) -> None:
+        """A process that was killed is still there for a moment, and with it its lock of the warehouse's file."""
+        if self.worker is None:
+            return
+        try:
+            ended = os.pidfd_open(self.worker)
+        except ProcessLookupError:
+            return
+        try:
+            assert select.select([ended], [], [], _DEADLINE_SECONDS)[0], "the worker outlives its container"
+        finally:
+            os.close(ended)
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
