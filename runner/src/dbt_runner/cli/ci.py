@@ -13,20 +13,14 @@ import click
 
 from dbt_runner import ci, release
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import common_options, json_object, open_here
+from dbt_runner.cli.common import common_options, json_object, open_here, project_option
 from dbt_runner.errors import TypedError
 from dbt_runner.request import CURRENT, validate_input
 from dbt_runner.runs import RunDetail
 
 
 @click.command("ci")
-@click.option(
-    "--project",
-    type=click.Path(path_type=Path),
-    default=Path("."),
-    show_default="the working directory",
-    help="The dbt project's folder.",
-)
+@project_option
 @click.option(
     "--schema-suffix",
     required=True,

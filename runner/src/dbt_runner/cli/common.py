@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -51,6 +52,15 @@ def common_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+project_option = click.option(
+    "--project",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    show_default="the working directory",
+    help="The dbt project's folder.",
+)
 
 
 def since_option(help: str) -> Callable[[_Command], _Command]:

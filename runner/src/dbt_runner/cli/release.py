@@ -13,7 +13,7 @@ import click
 from dbt_runner import config, promotion, release
 from dbt_runner.cli import aws
 from dbt_runner.cli.aws import aws_errors, open_store
-from dbt_runner.cli.common import json_object
+from dbt_runner.cli.common import json_object, project_option
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import Store
 
@@ -36,13 +36,7 @@ def release_command() -> None:
 
 
 @release_command.command("publish")
-@click.option(
-    "--project",
-    type=click.Path(path_type=Path),
-    default=Path("."),
-    show_default="the working directory",
-    help="The dbt project's folder.",
-)
+@project_option
 @click.option(
     "--version",
     "-V",
