@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from dbt_common.exceptions import DbtDatabaseError
 
-from dbt_runner.config import Warehouse
-from dbt_runner.diagnosis import CONNECT, FAULTS, NEEDS, QUERY, fault_of, fault_without_answer, unmet
+from dbt_runner.diagnosis import CONNECT, NEEDS, QUERY, fault_of, fault_without_answer, unmet
 from dbt_runner.errors import ACCESS_DENIED, COMPILATION_ERROR, WAREHOUSE_UNAVAILABLE, ErrorKind
-from dbt_runner.events import Failure, Need
-from dbt_runner.probe import filled_in
+from dbt_runner.events import Failure
 from dbt_runner.warehouses import ADAPTERS
+from dbt_runner.warehouses.inquiry import Inquiry, NeedNotMet
 
 
 def failed(name: str, message: str = "", cause: Failure | None = None, **codes: str) -> Failure:
@@ -36,8 +38,8 @@ def failed(name: str, message: str = "", cause: Failure | None = None, **codes: 
         (CONNECT, ACCESS_DENIED, failed("FailedToConnectError", 'FATAL:  database "x" does not exist'), "warehouse"),
         (QUERY, ACCESS_DENIED, failed("DbtDatabaseError", cause=failed("ProgrammingError", errno="000606")), "warehouse"),
         (QUERY, COMPILATION_ERROR, failed("DbtRuntimeError"), "warehouse"),
-        (NEEDS, ACCESS_DENIED, unmet(Need("select false", "permission", "no")), "permission"),
-        (NEEDS, ACCESS_DENIED, unmet(Need("select false", "warehouse", "no")), "warehouse"),
+        (NEEDS, ACCESS_DENIED, unmet("no", "permission"), "permission"),
+        (NEEDS, ACCESS_DENIED, unmet("no", "warehouse"), "warehouse"),
     ],
 )
 def test_a_fault_is_where_it_is(stage: int, kind: ErrorKind, failure: Failure, fault: str) -> None:
@@ -48,15 +50,102 @@ def test_silence_is_the_networks_until_somebody_answered() -> None:
     assert [fault_without_answer(stage) for stage in (CONNECT, QUERY, NEEDS)] == ["network", "warehouse", "warehouse"]
 
 
-ASKING = ("postgres", "redshift", "snowflake")
+# --- what is asked beyond `select 1` -------------------------------------------------------------------------------------
+
+PLACES = SimpleNamespace(database="my {db}", schema="it's", warehouse="W'H")
 
 
-@pytest.mark.parametrize("type_", ADAPTERS)
-def test_needs_name_a_fault_and_quote_the_places_of_the_connection(type_: str) -> None:
-    places = SimpleNamespace(database="my {db}", schema="it's", warehouse="W'H")
-    needs = [filled_in(need, places) for need in ADAPTERS[type_].needs(Warehouse(type_, {}, {}))]
-    assert bool(needs) == (type_ in ASKING)
-    assert {need.fault for need in needs} <= set(FAULTS)
-    told = " ".join(need.problem for need in needs)
-    assert all(place in told for place in (("my {db}", "W'H") if type_ == "snowflake" else ("it's",) if needs else ()))
-    assert all("'it''s'" in need.sql for need in needs if "it's" in need.problem)
+class Answers(Inquiry):
+    """A warehouse of few words: one answer for each question that has the text in it."""
+
+    def __init__(self, answers: dict[str, Any], schema: str = PLACES.schema) -> None:
+        super().__init__(None, SimpleNamespace(**{**vars(PLACES), "schema": schema}))
+        self._answers = answers
+        self.asked: list[str] = []
+
+    def answer(self, sql: str) -> Any:
+        self.asked.append(sql)
+        (answer,) = [answer for text, answer in self._answers.items() if text in sql]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.mark.parametrize("type_", ["postgres", "redshift"])
+def test_a_user_who_may_not_build_in_the_schema_lacks_a_permission(type_: str) -> None:
+    ADAPTERS[type_].ask(yes := Answers({"has_schema_privilege": True}))
+    assert "nspname = 'it''s'" in yes.asked[0]
+    for no in (False, None):
+        with pytest.raises(NeedNotMet, match="may not build in schema it's: it needs USAGE and CREATE") as refused:
+            ADAPTERS[type_].ask(Answers({"has_schema_privilege": no}))
+        assert refused.value.fault == "permission"
+
+
+YES = json.dumps({"authorized": True})
+USABLE = {"current_warehouse": True, "current_database": True}
+
+
+def lacking(*nodes: tuple[str, str, str], by: str = "allOf") -> str:
+    return json.dumps({by: [dict(zip(("privilege", "objectType", "objectName"), node, strict=True)) for node in nodes]})
+
+
+TABLE, VIEW, SCHEMA = ("CREATE TABLE", "SCHEMA", "A.P"), ("CREATE VIEW", "SCHEMA", "A.P"), ("CREATE SCHEMA", "DATABASE", "A")
+UNKNOWN = DbtDatabaseError("Unsupported feature 'EXPLAIN_PRIVILEGES'.")
+
+
+@pytest.mark.parametrize(
+    ("answers", "fault", "words"),
+    [
+        ({"current_warehouse": False}, "warehouse", "no warehouse W'H: it does not exist"),
+        ({"current_warehouse": True, "current_database": None}, "warehouse", "no database my {db}: it does not exist"),
+        (
+            {**USABLE, "current_schema": True, "create table": lacking(TABLE), "create view": lacking(VIEW)},
+            "permission",
+            "may not build in schema it's: it lacks CREATE TABLE on SCHEMA A.P",
+        ),
+        (
+            {**USABLE, "current_schema": False, "create schema": lacking(("<ANY>", "DATABASE", "A"), SCHEMA)},
+            "permission",
+            "no schema it's that the role can use, and it may not create one: it lacks USAGE on DATABASE A and CREATE SCHEMA on",
+        ),
+        (
+            {**USABLE, "current_schema": False, "create schema": lacking(SCHEMA, ("OWNERSHIP", "DATABASE", "A"), by="oneOf")},
+            "permission",
+            "it lacks CREATE SCHEMA on DATABASE A or OWNERSHIP on DATABASE A",
+        ),
+        ({**USABLE, "current_schema": False, "create schema": json.dumps({"authorized": False})}, "permission", "it lacks a privilege"),
+    ],
+)
+def test_snowflake_says_what_the_role_lacks(answers: dict[str, Any], fault: str, words: str) -> None:
+    with pytest.raises(NeedNotMet) as refused:
+        ADAPTERS["snowflake"].ask(Answers(answers))
+    assert refused.value.fault == fault
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ({"current_schema": True, "create table": YES}, "create table if not exists dbt_runner_check"),
+        ({"current_schema": True, "create table": lacking(TABLE), "create view": YES}, "create view if not exists dbt_runner_check"),
+        ({"current_schema": False, "create schema": YES}, """create schema if not exists "it''s\""""),
+        # What Snowflake does not say is no fault: an account without the function, statements that it cannot explain, another shape.
+        ({"current_schema": True, "create table": UNKNOWN}, "create table"),
+        ({"current_schema": False, "create schema": UNKNOWN}, "create schema"),
+        ({"current_schema": True, "create table": None}, "create table"),
+        ({"current_schema": True, "create table": "soon"}, "create table"),
+    ],
+)
+def test_snowflake_has_no_objection(answers: dict[str, Any], asked: str) -> None:
+    ADAPTERS["snowflake"].ask(inquiry := Answers({**USABLE, **answers}))
+    assert asked in inquiry.asked[-1]
+
+
+def test_a_name_is_quoted_only_where_snowflake_would_not_take_it() -> None:
+    ADAPTERS["snowflake"].ask(inquiry := Answers({**USABLE, "current_schema": False, "create schema": YES}, schema="Analytics_1"))
+    assert "create schema if not exists Analytics_1'" in inquiry.asked[-1]
+
+
+def test_an_outage_while_snowflake_explains_is_an_outage() -> None:
+    with pytest.raises(ConnectionResetError):
+        ADAPTERS["snowflake"].ask(Answers({**USABLE, "current_schema": True, "create table": ConnectionResetError()}))

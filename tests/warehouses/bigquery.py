@@ -38,13 +38,16 @@ class BigQuery:
         audience: of the provider; a token has to be for it.
         lifetime: of the tokens that Google gives out.
         granted: whether the service account may do anything in the project.
+        permissions: that it has on the project's datasets, of those that are needed to build.
+        datasets: that there are.
+        planned: statements that were asked for as a dry run, in order.
         exchanges: the tags of the subject tokens that were exchanged, in order.
     """
 
     def __init__(self, cloud: Aws) -> None:
         self._cloud = cloud
         self._database = duckdb.connect()
-        self._datasets: set[str] = set()
+        self.datasets: set[str] = set()
         self._jobs: dict[str, tuple[dict[str, Any], Rows]] = {}
         self._lock = threading.Lock()
         self.reset()
@@ -54,6 +57,8 @@ class BigQuery:
         self.audience = AUDIENCE
         self.lifetime = timedelta(hours=1)
         self.granted = True
+        self.permissions = {"bigquery.tables.list", "bigquery.tables.create", "bigquery.datasets.create"}
+        self.planned: list[str] = []
         self.exchanges: list[Mapping[str, str]] = []
         self._tokens: dict[str, tuple[str, datetime]] = {}
 
@@ -107,14 +112,15 @@ class BigQuery:
     def _api(self, method: str, path: str, request: Request) -> Response:
         match method, path.strip("/").split("/"):
             case "GET", ["datasets"]:
-                return _json({"datasets": [_dataset(name) for name in sorted(self._datasets)]})
-            case "GET", ["datasets", name] if name in self._datasets:
+                return _json({"datasets": [_dataset(name) for name in sorted(self.datasets)]})
+            case "GET", ["datasets", name] if name in self.datasets:
                 return _json(_dataset(name))
             case "POST", ["datasets"]:
                 name = json.loads(request.get_data())["datasetReference"]["datasetId"]
                 self._execute(f"create schema if not exists `{name}`")
                 return _json(_dataset(name))
-            case "GET", ["datasets", name, "tables"] if name in self._datasets:
+            case "GET", ["datasets", name, "tables"] if name in self.datasets:
+                self._require("bigquery.tables.list", f"dataset {PROJECT}:{name}")
                 return _json({"tables": [_table(name, *row) for row in self._tables(name)]})
             case "GET", ["datasets", "_answers", "tables", job]:
                 return _json({**_table("_answers", job, "TABLE"), "schema": _schema(self._jobs[job][1]), "numRows": "1"})
@@ -142,6 +148,17 @@ class BigQuery:
     def _run(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         configuration, reference = asked["configuration"], asked["jobReference"]
         job, sql = reference["jobId"], configuration["query"]["query"]
+        if told := re.search(r"\bcreate (?:or replace )?(table|view|schema)\b.*?`([^`]+)`\.`([^`]+)`", sql, re.IGNORECASE):
+            kind, dataset = told[1].lower(), f"dataset {told[2]}:{told[3]}"
+            self._require("bigquery.datasets.create" if kind == "schema" else "bigquery.tables.create", dataset)
+        if configuration.get("dryRun"):
+            self.planned.append(sql)
+            return {
+                "jobReference": {**reference, "location": "EU"},
+                "configuration": configuration,
+                "status": {"state": "DONE"},
+                "statistics": {},
+            }
         status: dict[str, Any] = {"state": "DONE"}
         result: Rows = ([], [])
         try:
@@ -163,10 +180,14 @@ class BigQuery:
         self._jobs[job] = (answer, result)
         return answer
 
+    def _require(self, permission: str, resource: str) -> None:
+        if permission not in self.permissions:
+            raise Refused("accessDenied", f"Access Denied: {resource}: Permission {permission} denied on {resource} (or it may not exist).")
+
     def _execute(self, sql: str) -> Rows:
         plain = re.sub(rf"`?{PROJECT}`?\.", "", re.sub(r"/\*.*?\*/", "", sql, flags=re.DOTALL))
         plain = re.sub(r"\boptions\s*\(.*?\)\s*(?=as\b|;|$)", "", plain, flags=re.DOTALL | re.IGNORECASE)
-        self._datasets.update(re.findall(r"create schema if not exists\s+`?(\w+)`?", plain, re.IGNORECASE))
+        self.datasets.update(re.findall(r"create schema if not exists\s+`?(\w+)`?", plain, re.IGNORECASE))
         columns: Sequence[tuple[str, str]] = []
         rows: Sequence[Sequence[Any]] = []
         for statement in filter(None, sqlglot.transpile(plain, read="bigquery", write="duckdb")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -41,7 +42,9 @@ class Snowflake:
         accepted: told each token of Okta with which somebody is let in.
         over: tokens of Okta that are not good any more.
         roles: that are granted to the user.
-        warehouses, databases: that the role may use.
+        warehouses, databases, schemas: that the role may use.
+        privileges: that the role has on the database or on its schemas.
+        explains: whether the account has EXPLAIN_PRIVILEGES.
         logins: how those that were let in said who they are, in order.
         session_tokens: that those were given.
     """
@@ -52,7 +55,7 @@ class Snowflake:
         self._database = FakeSnow()
         self._database.connect("ANALYTICS", "PUBLIC")
         self._sessions: dict[str, FakeSnowflakeConnection] = {}
-        self._asked_for: dict[str, tuple[str, str]] = {}
+        self._asked_for: dict[str, tuple[str, str, str]] = {}
         # One DuckDB, one statement at a time.
         self._lock = threading.Lock()
         self.reset()
@@ -67,6 +70,9 @@ class Snowflake:
         self.roles = {"TRANSFORMER"}
         self.warehouses = {"WH"}
         self.databases = {"ANALYTICS"}
+        self.schemas = {"PUBLIC"}
+        self.privileges = {"CREATE TABLE", "CREATE VIEW", "CREATE SCHEMA"}
+        self.explains = True
         self.logins: list[str] = []
         self.session_tokens: list[str] = []
 
@@ -110,16 +116,33 @@ class Snowflake:
         self.logins.append(kind)
         token = secrets.token_hex(16)
         self.session_tokens.append(token)
-        self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""))
+        self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""), place.get("schemaName", ""))
         self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
         where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
         return {"token": token, "masterToken": token, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
 
     def _as_granted(self, token: str, sql: str) -> str:
         """A login that asks for what it may not use has none; fakesnow takes every database, and knows no warehouse."""
-        warehouse, database = self._asked_for[token]
+        warehouse, database, schema = self._asked_for[token]
         sql = sql.replace("current_warehouse()", f"'{warehouse}'" if warehouse in self.warehouses else "null")
-        return sql if database in self.databases else sql.replace("current_database()", "null")
+        sql = sql if database in self.databases else sql.replace("current_database()", "null")
+        sql = sql if schema in self.schemas else sql.replace("current_schema()", "null")
+        return re.sub(
+            r"explain_privileges\(statement => '((?:[^']|'')+)', missing_only => true\)", lambda m: self._explained(m[1], schema), sql
+        )
+
+    def _explained(self, quoted: str, schema: str) -> str:
+        """https://docs.snowflake.com/en/sql-reference/functions/explain_privileges"""
+        if not self.explains:
+            raise Refused("000002", "Unsupported feature 'EXPLAIN_PRIVILEGES'.")
+        statement = parse_one(quoted.replace("''", "'"))
+        kind = str(statement.args["kind"])
+        if kind != "SCHEMA" and schema not in self.schemas:
+            raise Refused("003001", "EXPLAIN_PRIVILEGES requires access on all objects in the statement")
+        place = ("DATABASE", "ANALYTICS") if kind == "SCHEMA" else ("SCHEMA", f"ANALYTICS.{schema}")
+        missing = {"privilege": f"CREATE {kind}", "objectType": place[0], "objectName": place[1]}
+        answer: dict[str, Any] = {"authorized": True} if f"CREATE {kind}" in self.privileges else {"allOf": [missing]}
+        return f"'{json.dumps(answer)}'"
 
     def _oauth(self, token: str, role: str) -> str:
         """External OAuth, as the security integration of docs/warehouses/snowflake.md. https://docs.snowflake.com/en/user-guide/oauth-ext-errors"""

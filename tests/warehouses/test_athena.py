@@ -44,6 +44,7 @@ class Lake:
         role: who may use them.
         calls: the actions that were asked for, as IAM calls them.
         failures: what a test of dbt counts.
+        denied: actions that even this role may not ask for.
     """
 
     def __init__(self) -> None:
@@ -51,11 +52,12 @@ class Lake:
         self.role = ROLE
         self.calls: set[str] = set()
         self.failures = 0
+        self.denied: set[str] = set()
 
     def answer(self, request: Request, service: str, session: Session) -> Response:
         action = request.headers.get("X-Amz-Target", "").rpartition(".")[2] or _s3_action(request)
         self.calls.add(f"{service}:{action}")
-        if session.role != self.role:
+        if session.role != self.role or f"{service}:{action}" in self.denied:
             refused = {
                 "__type": "AccessDeniedException",
                 "message": f"User: {session.role} is not authorized to perform: {service}:{action}",
@@ -118,11 +120,33 @@ def test_a_build_passes_as_the_warehouse_role_and_within_its_permissions(on_athe
     assert on_athena.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
     (session,) = cloud.assumed
     assert session.source_identity == "r-1"
+    assert {"athena:StartQueryExecution", "glue:GetTables", "s3:ListBucket"} < lake.calls
+    assert _beyond_the_statements(lake.calls) == set()
+
+
+def _beyond_the_statements(calls: set[str]) -> set[str]:
     inventory = yaml.safe_load((FOLDER / "multi_warehouse.yaml").read_text())
     statements = inventory['module.dbt.module.identity["athena"].aws_iam_role_policy.warehouse[0]']["statements"].values()
     allowed = [action for s in statements for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
-    assert {"athena:StartQueryExecution", "glue:GetTables", "s3:ListBucket"} < lake.calls
-    assert {call for call in lake.calls if not any(fnmatchcase(call, action) for action in allowed)} == set()
+    return {call for call in calls if not any(fnmatchcase(call, action) for action in allowed)}
+
+
+@pytest.mark.parametrize("there", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_check_asks_for_the_database_within_the_permissions(on_athena: WarehouseRun, lake: Lake, there: bool) -> None:
+    if not there:
+        boto3.client("glue", region_name=REGION).delete_database(Name="analytics")
+    assert on_athena.check().get("error") is None
+    assert {call for call in lake.calls if call.startswith("glue:")} == {"glue:GetDatabase", *(["glue:GetTables"] if there else [])}
+    assert _beyond_the_statements(lake.calls) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["glue:GetDatabase", "glue:GetTables"])
+def test_a_database_that_is_not_granted_is_access_denied(on_athena: WarehouseRun, lake: Lake, action: str) -> None:
+    lake.denied = {action}
+    outcome = on_athena.check()
+    assert (outcome["error"], outcome["fault"]) == ("Dbt.AccessDenied", "permission")
+    assert f"is not authorized to perform: {action}" in outcome["message"]
 
 
 @pytest.mark.slow

@@ -82,6 +82,31 @@ def _no_grant(bigquery: BigQuery, cloud: Aws) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dataset", "lacking"),
+    [
+        ("analytics", "tables.create"),
+        pytest.param("analytics", "tables.list", marks=pytest.mark.slow),
+        pytest.param("nowhere", "datasets.create", marks=pytest.mark.slow),
+    ],
+)
+def test_whoever_may_not_build_in_the_dataset_is_access_denied(on_bigquery: Runs, bigquery: BigQuery, dataset: str, lacking: str) -> None:
+    bigquery.datasets = {"analytics"}
+    bigquery.permissions -= {f"bigquery.{lacking}"}
+    run = on_bigquery()
+    run.config["warehouse"]["settings"]["dataset"] = dataset
+    outcome = run.check()
+    assert (outcome["error"], outcome["fault"], bigquery.planned) == ("Dbt.AccessDenied", "permission", [])
+    assert f"Permission bigquery.{lacking} denied on dataset acme-data:{dataset}" in outcome["message"]
+
+
+def test_a_dataset_that_dbt_can_make_is_no_fault_and_is_not_made(on_bigquery: Runs, bigquery: BigQuery) -> None:
+    bigquery.datasets = set()
+    assert on_bigquery().check().get("error") is None
+    assert ["create schema if not exists `acme-data`.`analytics`" in sql for sql in bigquery.planned] == [True]
+    assert bigquery.datasets == set()
+
+
+@pytest.mark.parametrize(
     ("turn", "identity", "words"),
     [
         (_other_role, {}, "rejected by the attribute condition"),

@@ -126,6 +126,15 @@ def _no_database(snowflake: Snowflake, cloud: Aws) -> None:
     snowflake.databases = set()
 
 
+def _read_only(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.privileges = set()
+
+
+def _no_schema(snowflake: Snowflake, cloud: Aws) -> None:
+    snowflake.schemas = set()
+    snowflake.privileges = {"CREATE TABLE", "CREATE VIEW"}
+
+
 def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
     snowflake.roles = set()
 
@@ -135,7 +144,9 @@ def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
     [
         ("aws_attestation", _other_role, "identity", "no user has the workload identity"),
         ("aws_token", _other_audience, "identity", "Audience doesn't match"),
-        ("aws_token", _no_warehouse, "warehouse", "the role can use no warehouse WH"),
+        ("aws_token", _read_only, "permission", "may not build in schema PUBLIC: it lacks CREATE TABLE on SCHEMA ANALYTICS.PUBLIC"),
+        pytest.param("aws_token", _no_schema, "permission", "it lacks CREATE SCHEMA on DATABASE ANALYTICS", marks=pytest.mark.slow),
+        pytest.param("aws_token", _no_warehouse, "warehouse", "the role can use no warehouse WH", marks=pytest.mark.slow),
         pytest.param("aws_token", _no_database, "warehouse", "the role can use no database ANALYTICS", marks=pytest.mark.slow),
         ("aws_token", _too_late, "identity", "Signature has expired"),
         pytest.param(
@@ -154,6 +165,15 @@ def test_whoever_is_not_the_user_is_access_denied(
     outcome = on_snowflake(method).check()
     assert (outcome["error"], outcome["fault"], bool(snowflake.logins)) == ("Dbt.AccessDenied", fault, fault != "identity")
     assert words in outcome["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("explains", [True, False])
+def test_a_schema_that_dbt_can_make_or_of_which_nothing_is_known_is_no_fault(
+    on_snowflake: Runs, snowflake: Snowflake, explains: bool
+) -> None:
+    snowflake.schemas, snowflake.explains = set(), explains
+    assert on_snowflake("aws_token").check().get("error") is None
 
 
 # --- External OAuth with Okta --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
-from dbt_runner.events import Failure, Need
+from dbt_runner.events import Failure
 
 # The stages of the probe: the connection, one question, and what dbt will need beyond that.
 CONNECT, QUERY, NEEDS = range(3)
@@ -65,6 +65,6 @@ def fault_without_answer(stage: int) -> str:
     return NETWORK if stage == CONNECT else WAREHOUSE
 
 
-def unmet(need: Need) -> Failure:
-    """What the worker says of a need that the warehouse denied."""
-    return Failure("NeedNotMet", ("NeedNotMet",), need.problem, {"fault": need.fault})
+def unmet(problem: str, fault: str) -> Failure:
+    """What the worker says when the warehouse has denied what dbt will need."""
+    return Failure("NeedNotMet", ("NeedNotMet",), problem, {"fault": fault})

@@ -145,23 +145,6 @@ class EarlierCommand:
 
 
 @dataclass(frozen=True)
-class Need:
-    """A question to the warehouse about something that dbt will need.
-
-    {database}, {schema} and {warehouse} stand for what the connection says, also where that is the profile of the project's own.
-
-    Attributes:
-        sql: answers with one value; anything but true is a no. Names are within quotes, as text.
-        fault: where the fault lies if the answer is no, see dbt_runner.diagnosis.
-        problem: what is wrong then.
-    """
-
-    sql: str
-    fault: str
-    problem: str
-
-
-@dataclass(frozen=True)
 class WorkerSpec:
     """What the worker has to do; it reads this from its standard input.
 
@@ -171,7 +154,6 @@ class WorkerSpec:
         arguments: appended to each command.
         artifacts: folder where each command's run_results.json is kept when the step has several commands.
         probe: open the warehouse's connection instead of running commands.
-        needs: of a probe: what it asks the warehouse beyond that.
         earlier: for each command, what earlier attempts left of it; empty in the first attempt.
         apart: the commands may not write to what the release that they compare with has built.
     """
@@ -187,7 +169,6 @@ class WorkerSpec:
     artifacts: str
     log_file: str
     probe: bool = False
-    needs: Sequence[Need] = ()
     earlier: Sequence[EarlierCommand] = ()
     apart: bool = False
 
@@ -200,7 +181,6 @@ class WorkerSpec:
         fields["earlier"] = [
             EarlierCommand(**{**command, "done": [NodeResult(**node) for node in command["done"]]}) for command in fields["earlier"]
         ]
-        fields["needs"] = [Need(**need) for need in fields["needs"]]
         return WorkerSpec(**fields)
 
 

@@ -9,19 +9,11 @@ import contextlib
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
-from dbt_runner.events import Need, WorkerSpec
-
-
-class NeedNotMet(Exception):
-    """The warehouse's answer to a need was no."""
-
-    def __init__(self, need: Need) -> None:
-        super().__init__(need.problem)
-        self.need = need
+from dbt_runner.events import WorkerSpec
+from dbt_runner.warehouses import ADAPTERS
+from dbt_runner.warehouses.inquiry import Inquiry
 
 
 def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
@@ -31,7 +23,7 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
         passed: called at the end of each stage.
 
     Raises:
-        NeedNotMet: the first one.
+        NeedNotMet: the warehouse says no to what dbt will need, see Adapter.ask.
         Exception: the adapter's or the driver's own; outcome.py knows what they mean.
     """
     from dbt.adapters.factory import get_adapter_class_by_name, load_plugin
@@ -76,10 +68,7 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
                 passed()
                 adapter.execute("select 1 as ok", fetch=True)
                 passed()
-                for need in (filled_in(need, profile.credentials) for need in spec.needs):
-                    _, answer = adapter.execute(need.sql, fetch=True)
-                    if not (answer.rows and answer.rows[0][0]):
-                        raise NeedNotMet(need)
+                ADAPTERS[profile.credentials.type].ask(Inquiry(adapter, profile.credentials))
                 passed()
             except Exception as exc:
                 refused = exc
@@ -93,10 +82,3 @@ def probe(spec: WorkerSpec, passed: Callable[[], None]) -> None:
     if refused is not None:
         # Not what came of it: some adapters cannot close what never was open (BigQuery's is one), and then say only that.
         raise refused
-
-
-def filled_in(need: Need, credentials: Any) -> Need:
-    """The question about the places of this connection."""
-    places = {name: str(getattr(credentials, name, "")) for name in ("database", "schema", "warehouse")}
-    literals = {name: place.replace("'", "''") for name, place in places.items()}
-    return replace(need, sql=need.sql.format(**literals), problem=need.problem.format(**places))

@@ -111,7 +111,8 @@ class Worker:
 
     def probe(self) -> bool:
         """Opens the warehouse's connection and asks what has to be asked, one command result a stage; True when all was well."""
-        from dbt_runner.probe import NeedNotMet, probe
+        from dbt_runner.probe import probe
+        from dbt_runner.warehouses.inquiry import NeedNotMet
 
         moments = [time.monotonic()]
 
@@ -122,7 +123,7 @@ class Worker:
         try:
             probe(self._spec, ended)
         except NeedNotMet as exc:
-            ended(unmet(exc.need))
+            ended(unmet(str(exc), exc.fault))
             return False
         except Exception as exc:
             ended(describe(exc))

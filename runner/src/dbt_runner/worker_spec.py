@@ -11,7 +11,6 @@ from dbt_runner import profile, request
 from dbt_runner.events import EarlierCommand, WorkerSpec
 from dbt_runner.profile import Target
 from dbt_runner.request import AttemptRequest, Command, Step, parse_command
-from dbt_runner.warehouses import adapter_of
 
 PARSE = parse_command("parse", "the parse of a release")
 
@@ -61,8 +60,7 @@ def of_check(asked: AttemptRequest, work: Path, project: Path) -> WorkerSpec:
         work: its folder, with the profile.
         project: the unpacked release, or an empty folder where the profile is the environment's own.
     """
-    warehouse = asked.config.warehouse
-    return replace(_common(profile.of_run(asked), work, project, work), probe=True, needs=adapter_of(warehouse).needs(warehouse))
+    return replace(_common(profile.of_run(asked), work, project, work), probe=True)
 
 
 def _common(target: Target, work: Path, project: Path, artifacts: Path) -> WorkerSpec:

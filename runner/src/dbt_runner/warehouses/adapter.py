@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import INVALID_REQUEST, TypedError
-from dbt_runner.events import Need
 from dbt_runner.warehouses.faults import Faults
+from dbt_runner.warehouses.inquiry import Inquiry
 
 
 class Credential(Enum):
@@ -41,7 +41,7 @@ def _nothing(_: Warehouse) -> Mapping[str, str]:
     return {}
 
 
-def _accept(_: Warehouse) -> None:
+def _accept(_: Warehouse | Inquiry) -> None:
     return None
 
 
@@ -60,7 +60,8 @@ class Adapter:
         check: refuses settings that do not go together, by `invalid`.
         derived: keys of the profile that follow from settings and identity; they win over everything else.
         environment: the worker's environment variables that depend on no credential; AWS's own are the broker's.
-        needs: what the health check asks beyond `select 1`.
+        ask: in the worker: what the health check asks beyond `select 1`, first of all whether dbt may build in the target schema. Raises
+            NeedNotMet when the warehouse says no, or its own exception.
         session_tags: tags that the warehouse role's session needs besides those that name the run.
         schema_setting: the key of the profile that names the schema, or what this warehouse calls so.
     """
@@ -75,7 +76,7 @@ class Adapter:
     check: Callable[[Warehouse], None] = _accept
     derived: Callable[[Warehouse], Mapping[str, Any]] = _nothing
     environment: Callable[[Warehouse], Mapping[str, str]] = _nothing
-    needs: Callable[[Warehouse], Sequence[Need]] = lambda _: ()
+    ask: Callable[[Inquiry], None] = _accept
     session_tags: Callable[[Warehouse], Mapping[str, str]] = _nothing
     schema_setting: str = "schema"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
 from dbt_runner.warehouses.adapter import Adapter, Credential, require_identity
 from dbt_runner.warehouses.faults import Faults
+from dbt_runner.warehouses.inquiry import Inquiry
 
 # https://cloud.google.com/bigquery/docs/error-messages
 _REASONS: Mapping[str, ErrorKind | None] = {
@@ -36,6 +37,18 @@ _STATUSES: Mapping[str, ErrorKind | None] = {
     "429": WAREHOUSE_UNAVAILABLE,
     "5*": WAREHOUSE_UNAVAILABLE,
 }
+
+
+def _ask(inquiry: Inquiry) -> None:
+    """A dry run executes nothing and costs nothing, and is refused as the statement would be.
+
+    https://cloud.google.com/bigquery/docs/running-queries#dry-run
+    """
+    dataset = f"`{inquiry.database}`.`{inquiry.schema}`"
+    if inquiry.adapter.check_schema_exists(inquiry.database, inquiry.schema):
+        inquiry.adapter.validate_sql(f"create table if not exists {dataset}.dbt_runner_check (id int64)")
+    else:
+        inquiry.adapter.validate_sql(f"create schema if not exists {dataset}")
 
 
 ADAPTER = Adapter(
@@ -66,6 +79,7 @@ ADAPTER = Adapter(
     # Resource Manager for the name of the pool's project, at each connection (google/auth/_default.py).
     environment=lambda warehouse: {"NO_GCE_CHECK": "true", "GOOGLE_CLOUD_PROJECT": warehouse.settings["project"]},
     credential=lambda _: Credential.GCP_SUBJECT_TOKEN,
+    ask=_ask,
     faults=Faults(
         codes={
             # google-auth's own word for what is worth another try: google/auth/exceptions.py.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
-from dbt_runner.events import Need
 from dbt_runner.warehouses.adapter import Adapter, Credential, require_identity, require_method
 from dbt_runner.warehouses.faults import Faults, Text
+from dbt_runner.warehouses.inquiry import Inquiry, NeedNotMet, literal
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 SQLSTATES: Mapping[str, ErrorKind | None] = {
@@ -62,22 +62,20 @@ def _derived(warehouse: Warehouse) -> Mapping[str, str]:
     return {"password": "", **tls}
 
 
-def schema_needs(_: Warehouse) -> Sequence[Need]:
+def ask_for_schema(inquiry: Inquiry) -> None:
     """The target schema: to be used and written where it is, to be created where it is not.
 
     https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS, which Redshift has as well:
     https://docs.aws.amazon.com/redshift/latest/dg/r_HAS_SCHEMA_PRIVILEGE.html
     """
-    return (
-        Need(
-            sql="""select coalesce(
-                (select has_schema_privilege(nspname, 'usage') and has_schema_privilege(nspname, 'create')
-                 from pg_namespace where nspname = '{schema}'),
-                has_database_privilege(current_database(), 'create'))""",
-            fault="permission",
-            problem="the database user may not build in schema {schema}: it needs USAGE and CREATE on it, or CREATE on the database",
-        ),
-    )
+    may_build = f"""select coalesce(
+        (select has_schema_privilege(nspname, 'usage') and has_schema_privilege(nspname, 'create')
+         from pg_namespace where nspname = {literal(inquiry.schema)}),
+        has_database_privilege(current_database(), 'create'))"""
+    if not inquiry.answer(may_build):
+        raise NeedNotMet(
+            f"the database user may not build in schema {inquiry.schema}: it needs USAGE and CREATE on it, or CREATE on the database"
+        )
 
 
 ADAPTER = Adapter(
@@ -103,7 +101,7 @@ ADAPTER = Adapter(
     check=_check,
     derived=_derived,
     credential=lambda warehouse: Credential.PGPASS if _by_iam(warehouse) else Credential.NONE,
-    needs=schema_needs,
+    ask=ask_for_schema,
     faults=Faults(
         codes={"sqlstate": SQLSTATES},
         texts=_TEXTS,

@@ -10,14 +10,17 @@ warehouse role may sign with. The supervisor gets its tokens (dbt_runner.broker.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
-from dbt_runner.events import Need
 from dbt_runner.warehouses import aws
 from dbt_runner.warehouses.adapter import Adapter, Credential, invalid, require_identity, require_method
 from dbt_runner.warehouses.faults import Faults
+from dbt_runner.warehouses.inquiry import Inquiry, NeedNotMet, NotUsable, literal
 
 # The connector's own are in snowflake/connector/errorcode.py, the server's in snowflake/connector/network.py and on
 # https://docs.snowflake.com/en/user-guide/troubleshooting-login. All failed logins have SQLSTATE 08001: it says nothing.
@@ -89,20 +92,47 @@ def _check(warehouse: Warehouse) -> None:
         raise invalid(f"identity.{given[0]}", "is for identity.method okta only")
 
 
-# A login with a warehouse or a database that is not there or not granted succeeds, and so does `select 1`, which needs neither. Whether
-# the role may create tables in a schema, or the schema, only the statement itself tells: dbt makes it at the run's begin.
-_NEEDS = (
-    Need(
-        sql="select current_warehouse() is not null",
-        fault="warehouse",
-        problem="the role can use no warehouse {warehouse}: it does not exist, or USAGE on it is not granted",
-    ),
-    Need(
-        sql="select current_database() is not null",
-        fault="warehouse",
-        problem="the role can use no database {database}: it does not exist, or USAGE on it is not granted",
-    ),
-)
+def _ask(inquiry: Inquiry) -> None:
+    """A login with a warehouse, a database or a schema that is not there or not granted succeeds, and so does `select 1`, without any."""
+    for kind, name in (("warehouse", str(inquiry.credentials.warehouse)), ("database", inquiry.database)):
+        if not inquiry.answer(f"select current_{kind}() is not null"):
+            raise NotUsable(f"the role can use no {kind} {name}: it does not exist, or USAGE on it is not granted")
+    if inquiry.answer("select current_schema() is not null"):
+        # A project may be one of views.
+        missing = _missing(inquiry, "create table if not exists dbt_runner_check (id int)")
+        if missing and _missing(inquiry, "create view if not exists dbt_runner_check as select 1 as id"):
+            raise NeedNotMet(f"the role may not build in schema {inquiry.schema}: {missing}")
+    elif missing := _missing(inquiry, f"create schema if not exists {_identifier(inquiry.schema)}"):
+        raise NeedNotMet(f"there is no schema {inquiry.schema} that the role can use, and it may not create one: {missing}")
+
+
+def _missing(inquiry: Inquiry, statement: str) -> str:
+    """The privileges that the session lacks for a statement, which is not executed; empty where Snowflake does not say.
+
+    https://docs.snowflake.com/en/sql-reference/functions/explain_privileges, which not every account has.
+    """
+    from dbt_common.exceptions import DbtDatabaseError
+
+    try:
+        answer = json.loads(inquiry.answer(f"select explain_privileges(statement => {literal(statement)}, missing_only => true)"))
+    except (DbtDatabaseError, TypeError, ValueError):
+        return ""
+    return f"it lacks {_told(answer)}" if isinstance(answer, dict) and answer.get("authorized") is not True else ""
+
+
+def _told(node: Mapping[str, Any]) -> str:
+    for key, word in (("allOf", " and "), ("oneOf", " or ")):
+        if key in node:
+            return word.join(_told(inner) for inner in node[key])
+    if "privilege" not in node:
+        return "a privilege"
+    privilege = "USAGE" if node["privilege"] == "<ANY>" else node["privilege"]
+    return f"{privilege} on {node.get('objectType', '')} {node.get('objectName', '')}".rstrip()
+
+
+def _identifier(name: str) -> str:
+    # As dbt writes it: Snowflake has what is not quoted in capital letters.
+    return name if re.fullmatch(r"[A-Za-z_][\w$]*", name) else '"' + name.replace('"', '""') + '"'
 
 
 ADAPTER = Adapter(
@@ -134,7 +164,7 @@ ADAPTER = Adapter(
     # snowflake/connector/connection.py: the one way to ask for AWS's token instead of the signed request.
     environment=lambda warehouse: {"SNOWFLAKE_ENABLE_AWS_WIF_OUTBOUND_TOKEN": "true"} if _by_token(warehouse) else {},
     credential=lambda warehouse: Credential.ACCESS_TOKEN if _by_okta(warehouse) else Credential.AWS,
-    needs=lambda _: _NEEDS,
+    ask=_ask,
     faults=Faults(
         codes={"errno": _ERRNOS, "sqlstate": {"42501": ACCESS_DENIED}, **aws.CODES},
         types={
