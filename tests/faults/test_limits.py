@@ -26,7 +26,8 @@ from dbt_runner.events import CommandResult, NodeResult, Parsed, StepReport
 from dbt_runner.outcome import classify
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey, parse_command
-from dbt_runner.store import StoredObject, _marshal
+from dbt_runner.store import StoredObject
+from dbt_runner.store.attribute_values import marshal
 
 EVENTS = 25_000
 PAYLOAD_BYTES = 262_144
@@ -141,7 +142,7 @@ def test_finalize_uses_next_to_nothing() -> None:
 
 def test_announce_uses_next_to_nothing_whatever_it_has_to_tell() -> None:
     """Every node of the ten that an outcome names has an owner of its own, and texts that are as long as they come."""
-    found = _marshal(worst_outcome(5000, "\U0001f9e8" * 5000))
+    found = marshal(worst_outcome(5000, "\U0001f9e8" * 5000))
     for number, failure in enumerate(found["failures"]["L"]):
         failure["M"].update(owner={"S": f"{number}{'o' * 100}"}, blocked={"N": "5000"})
     with mock_aws():
@@ -194,12 +195,12 @@ def worst_outcome(nodes: int, text: str) -> dict[str, Any]:
 def test_an_outcome_fits_into_the_answer_that_the_state_machine_reads(text: str) -> None:
     """The answer of getItem is a task's result. What is larger raises States.DataLimitExceeded, which no Catch of States.ALL sees."""
     small, large = worst_outcome(40, text), worst_outcome(5000, text)
-    assert size({"Item": _marshal(large)}) < PAYLOAD_BYTES
+    assert size({"Item": marshal(large)}) < PAYLOAD_BYTES
     assert len(large["failures"]) == 10 and size(large) - size(small) < 100, "the number of nodes does not matter"
 
 
 def test_the_payloads_of_the_largest_run_do_not_grow_with_its_nodes() -> None:
-    outcome = {name: value for name, value in _marshal(worst_outcome(5000, "\U0001f9e8" * 5000)).items() if name not in ("pk", "sk")}
+    outcome = {name: value for name, value in marshal(worst_outcome(5000, "\U0001f9e8" * 5000)).items() if name not in ("pk", "sk")}
     with mock_aws():
         cloud = make_cloud()
         for place in range(1, MOST_STEPS + 1):

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dbt_runner import config as configuration
-from dbt_runner import runs
+from dbt_runner import executions, runs
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.store import Item, Store, timestamp
@@ -126,7 +126,7 @@ def test_the_id_of_a_run_that_has_ended_is_refused(stepfunctions: Any, config: E
 
 @pytest.mark.parametrize("qualifier", ["", ":live", ":7"])
 def test_the_execution_arn_does_not_name_the_alias(config: EnvironmentConfig, qualifier: str) -> None:
-    assert runs.execution_arn(dataclasses.replace(config, state_machine=MACHINE + qualifier), "my-run") == execution_arn("my-run")
+    assert executions.execution_arn(dataclasses.replace(config, state_machine=MACHINE + qualifier), "my-run") == execution_arn("my-run")
 
 
 # --- listing and finding ---------------------------------------------------------------------------------------------

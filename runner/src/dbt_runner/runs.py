@@ -13,12 +13,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dbt_runner.config import EnvironmentConfig
-from dbt_runner.errors import ERRORS, INTERRUPTED, INVALID_REQUEST, RUNNER_ERROR, TIMEOUT, TypedError
+from dbt_runner.errors import ERRORS, INVALID_REQUEST, RUNNER_ERROR, TypedError
+from dbt_runner.executions import Execution, describe, ended_by, execution_arn, unrecorded
 from dbt_runner.request import check_suffix, validate_input
 from dbt_runner.run_records import (
     NodeResultRow,
@@ -27,14 +28,10 @@ from dbt_runner.run_records import (
     Run,
     RunDetail,
     StepResult,
-    asked,
     detail_from,
-    json_object,
     node_from,
     outcome_from,
     run_from,
-    seconds_between,
-    text_or_none,
 )
 from dbt_runner.store import (
     CURRENT_RELEASE,
@@ -66,7 +63,6 @@ __all__ = [
     "current_release_of",
     "detail_of",
     "environment_status",
-    "execution_arn",
     "find_run",
     "follow",
     "list_runs",
@@ -82,7 +78,6 @@ LAST = "last"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 # What Step Functions refuses in the name of an execution; other callers than this module may use everything else.
 _NOT_IN_NAMES = re.compile(r"[\s\x00-\x1f\x7f-\x9f<>{}\[\]?*\"#%\\^|~`$&,;:/]")
-_ENDED = frozenset({"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"})
 _STARTED_AT_TOLERANCE = timedelta(seconds=5)  # the execution and its description round the start time differently
 _FINALIZE_GRACE_SECONDS = 60.0
 _POLLS_BETWEEN_DESCRIPTIONS = 10
@@ -162,14 +157,8 @@ def start_run(
     try:
         answer = stepfunctions.start_execution(stateMachineArn=config.state_machine, name=run_id, input=text)
     except stepfunctions.exceptions.ExecutionAlreadyExists as exc:
-        raise _already_exists(_describe(stepfunctions, execution_arn(config, run_id)), run_id) from exc
-    return _unrecorded(config, _Execution(run_id, answer["executionArn"], "RUNNING", answer["startDate"], input=text))
-
-
-def execution_arn(config: EnvironmentConfig, run_id: str) -> str:
-    """The ARN of a run's execution, from the state machine's, which may end in an alias or a version."""
-    arn, partition, service, region, account, _, machine = config.state_machine.split(":")[:7]
-    return ":".join((arn, partition, service, region, account, "execution", machine, run_id))
+        raise _already_exists(describe(stepfunctions, execution_arn(config, run_id)), run_id) from exc
+    return unrecorded(config, Execution(run_id, answer["executionArn"], "RUNNING", answer["startDate"], input=text))
 
 
 def _new_run_id(document: Mapping[str, Any], now: datetime) -> str:
@@ -177,8 +166,8 @@ def _new_run_id(document: Mapping[str, Any], now: datetime) -> str:
     return f"{stem}-{now.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _already_exists(execution: _Execution | None, run_id: str) -> TypedError:
-    if execution is not None and execution.status not in _ENDED:
+def _already_exists(execution: Execution | None, run_id: str) -> TypedError:
+    if execution is not None and not execution.has_ended:
         problem = "is running with another request"
     else:
         problem = "is the id of a run that has ended" + (f" ({execution.status})" if execution else "")
@@ -223,9 +212,9 @@ def find_run(store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, 
     if not 0 < len(reference) <= 80 or _NOT_IN_NAMES.search(reference):
         raise TypedError(INVALID_REQUEST, f"{reference!r} cannot be a run id: dbt-runner list shows them")
     # The record's key begins with the run's start time, which Step Functions tells in one call as long as it keeps the execution.
-    execution = _describe(stepfunctions, execution_arn(config, reference))
+    execution = describe(stepfunctions, execution_arn(config, reference))
     if execution is not None:
-        return _recorded(store, config, execution) or _unrecorded(config, execution)
+        return _recorded(store, config, execution) or unrecorded(config, execution)
     return _search(store, config, reference)
 
 
@@ -298,11 +287,11 @@ def follow(
     grace = _FINALIZE_GRACE_SECONDS
     for poll in itertools.count():
         if poll % _POLLS_BETWEEN_DESCRIPTIONS == 0:
-            execution = _describe(stepfunctions, run.execution)
+            execution = describe(stepfunctions, run.execution)
         run = refreshed(store, config, run)
         abandoned = execution is not None and execution.has_ended and not run.closed
         if execution is not None and abandoned and grace <= 0:
-            run = _ended_by(config, run, execution)
+            run = ended_by(config, run, execution)
         detail = detail_from(run, *_read_once(store, run, ended_steps), datetime.now(UTC))
         yield detail
         if run.closed or (abandoned and grace <= 0):
@@ -339,82 +328,10 @@ def _read_once(
     return outcomes, tuple(nodes)
 
 
-# --- what Step Functions knows ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Execution:
-    name: str
-    arn: str
-    status: str
-    started_at: datetime
-    ended_at: datetime | None = None
-    input: str = "{}"
-    error: str | None = None
-    cause: str | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status in _ENDED
-
-
-def _describe(stepfunctions: SFNClient, arn: str) -> _Execution | None:
-    """An execution; None when it does not exist (any more) or the caller may not look at it: the store knows the rest."""
-    try:
-        answer = stepfunctions.describe_execution(executionArn=arn)
-    except stepfunctions.exceptions.ClientError as exc:
-        if exc.response.get("Error", {}).get("Code") in ("ExecutionDoesNotExist", "StateMachineDoesNotExist", "AccessDeniedException"):
-            return None
-        raise
-    return _Execution(
-        name=arn.rpartition(":")[2],
-        arn=arn,
-        status=answer["status"],
-        started_at=answer["startDate"],
-        ended_at=answer.get("stopDate"),
-        input=answer.get("input", "{}"),
-        error=answer.get("error"),
-        cause=answer.get("cause"),
-    )
-
-
-def _unrecorded(config: EnvironmentConfig, execution: _Execution) -> Run:
-    """A run of which Step Functions knows, and the store does not: not yet, or finalize is still to come."""
-    request = json_object(execution.input)
-    run = Run(
-        run_id=execution.name,
-        environment=config.environment,
-        execution=execution.arn,
-        status="STARTING",
-        recorded=False,
-        started_at=timestamp(execution.started_at),
-        job=text_or_none(request.get("job")),
-        trigger=text_or_none(request.get("trigger")),
-        reason=text_or_none(request.get("reason")),
-        release=text_or_none(request.get("release")),
-        resumed_from=text_or_none(request.get("resume")),
-        **asked(request),
-    )
-    return _ended_by(config, run, execution) if execution.has_ended else run
-
-
-def _ended_by(config: EnvironmentConfig, run: Run, execution: _Execution) -> Run:
-    """An open run as finalize will close it: its execution has ended."""
-    error = {"SUCCEEDED": None, "ABORTED": INTERRUPTED.name, "TIMED_OUT": TIMEOUT.name}.get(execution.status, execution.error)
-    if error is not None or execution.status == "FAILED":
-        error = error if error in ERRORS else RUNNER_ERROR.name
-    finalize = f"{config.name}-{config.environment}-finalize"
-    cause = execution.cause or f"the execution ended ({execution.status}), its record was not closed: look at the executions of {finalize}"
-    ended_at = timestamp(execution.ended_at) if execution.ended_at else None
-    return replace(
-        run, status=execution.status, error=error, cause=cause, ended_at=ended_at, seconds=seconds_between(run.started_at, ended_at)
-    )
-
-
 # --- what the store knows --------------------------------------------------------------------------------------------
 
 
-def _recorded(store: Store, config: EnvironmentConfig, execution: _Execution) -> Run | None:
+def _recorded(store: Store, config: EnvironmentConfig, execution: Execution) -> Run | None:
     return _near(store, config, execution.name, execution.started_at)
 
 

@@ -1,7 +1,4 @@
-"""The audit store: the names of its items and objects, and plain reads and writes of them.
-
-docs/architecture.md describes what the items hold. This module knows keys and types, not meanings.
-"""
+"""Plain reads and writes of items and objects."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbt_runner import outages
+from dbt_runner.store.attribute_values import Item, marshal, unmarshal
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -28,88 +24,6 @@ if TYPE_CHECKING:
         TransactWriteItemTypeDef,
     )
     from mypy_boto3_s3 import S3Client
-
-Item = dict[str, Any]
-
-CONFIG = "CONFIG"
-LOCK = "LOCK"
-CURRENT_RELEASE = "RELEASE#CURRENT"
-RELEASE_META = "META"
-PROMOTION_PREFIX = "PROMOTION#"
-RUN_PREFIX = "RUN#"
-RELEASES = "releases/"
-STEP_PREFIX = "STEP#"
-NODE_PREFIX = "NODE#"
-CLAIM = "CLAIM"
-
-
-def environment_pk(environment: str) -> str:
-    return f"ENV#{environment}"
-
-
-def run_pk(environment: str, run_id: str) -> str:
-    return f"RUN#{environment}#{run_id}"
-
-
-def release_pk(version: str) -> str:
-    return f"RELEASE#{version}"
-
-
-def step_prefix(position: int, name: str) -> str:
-    """What the sort keys of all attempts of a step begin with."""
-    return f"{STEP_PREFIX}{position:02d}#{name}#"
-
-
-def step_sk(position: int, name: str, attempt: int) -> str:
-    return f"{step_prefix(position, name)}{attempt}"
-
-
-def node_prefix(step: str) -> str:
-    """What the sort keys of all nodes of a step begin with."""
-    return f"{NODE_PREFIX}{step}#"
-
-
-def node_sk(step: str, unique_id: str) -> str:
-    return f"{node_prefix(step)}{unique_id}"
-
-
-def release_key(version: str, name: str) -> str:
-    """The S3 key of one of a release's three files: bundle.tar.gz, manifest.json, release.json."""
-    return f"{RELEASES}{version}/{name}"
-
-
-def cache_key(environment: str, name: str) -> str:
-    """The S3 key of something that can be made again, for one environment."""
-    return f"cache/{environment}/{name}"
-
-
-def archive_prefix(table: str, environment: str) -> str:
-    """What the keys of all rows of one table of the long-term audit begin with, for one environment."""
-    return f"audit/{table}/env={environment}/"
-
-
-def documentation_key(environment: str, version: str | None = None) -> str:
-    """The S3 key of a project's documentation: that of a release, or of the one that is current."""
-    return f"docs/{environment}/{version + '/' if version else ''}index.html"
-
-
-def archive_key(table: str, environment: str, date: str, name: str) -> str:
-    """The S3 key of rows of the long-term audit; its folders are the partitions of the table that reads them.
-
-    Args:
-        table: runs, attempts, nodes or promotions.
-        date: the day on which the run began or the promotion was made (UTC), such as 2026-11-22.
-    """
-    return f"{archive_prefix(table, environment)}date={date}/{name}.jsonl"
-
-
-def now() -> str:
-    """The present moment as the store writes it: ISO 8601, UTC, milliseconds, Z."""
-    return timestamp(datetime.now(UTC))
-
-
-def timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def sha256_of(path: Path) -> str:
@@ -176,9 +90,9 @@ class Store:
 
     def get(self, pk: str, sk: str) -> Item | None:
         """The item at this key, read consistently, or None."""
-        key = _marshal({"pk": pk, "sk": sk})
+        key = marshal({"pk": pk, "sk": sk})
         answer = self._patience(lambda: self._dynamodb.get_item(TableName=self.table, Key=key, ConsistentRead=True))
-        return _unmarshal(answer["Item"]) if "Item" in answer else None
+        return unmarshal(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Iterable[tuple[str, str]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Item]:
         """Those items of these keys (pk, sk) that there are, in any order, in batches of 100.
@@ -188,10 +102,10 @@ class Store:
         """
         wanted = list(dict.fromkeys(keys))
         for start in range(0, len(wanted), 100):
-            left: Any = {"Keys": [_marshal({"pk": pk, "sk": sk}) for pk, sk in wanted[start : start + 100]], "ConsistentRead": True}
+            left: Any = {"Keys": [marshal({"pk": pk, "sk": sk}) for pk, sk in wanted[start : start + 100]], "ConsistentRead": True}
             for round_ in range(9):
                 answer = self._dynamodb.batch_get_item(RequestItems={self.table: left})
-                yield from (_unmarshal(item) for item in answer["Responses"].get(self.table, []))
+                yield from (unmarshal(item) for item in answer["Responses"].get(self.table, []))
                 left = answer.get("UnprocessedKeys", {}).get(self.table)
                 if not left:
                     break
@@ -216,14 +130,14 @@ class Store:
         asked: dict[str, Any] = {
             "TableName": self.table,
             "KeyConditionExpression": condition,
-            "ExpressionAttributeValues": _marshal(values),
+            "ExpressionAttributeValues": marshal(values),
             "ScanIndexForward": not newest_first,
             "ConsistentRead": True,
         }
         while True:
             page = self._patience(lambda: self._dynamodb.query(**asked))
             for item in page["Items"]:
-                yield _unmarshal(item)
+                yield unmarshal(item)
             if "LastEvaluatedKey" not in page:
                 return
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -244,19 +158,19 @@ class Store:
             "ProjectionExpression": ", ".join(f"#{name}" for name in attributes),
             "FilterExpression": " AND ".join(f"({condition})" for condition in each),
             "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": _marshal(values),
+            "ExpressionAttributeValues": marshal(values),
         }
         while True:
             page = self._patience(lambda: self._dynamodb.scan(**asked))
             for item in page["Items"]:
-                yield _unmarshal(item)
+                yield unmarshal(item)
             if "LastEvaluatedKey" not in page:
                 return
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def delete(self, pk: str, sk: str) -> None:
         """Removes one item, if it is there."""
-        self._patience(lambda: self._dynamodb.delete_item(TableName=self.table, Key=_marshal({"pk": pk, "sk": sk})))
+        self._patience(lambda: self._dynamodb.delete_item(TableName=self.table, Key=marshal({"pk": pk, "sk": sk})))
 
     def put(self, item: Mapping[str, Any], *, only_if_new: bool = False, only_over: str | None = None) -> None:
         """Writes one item.
@@ -268,13 +182,13 @@ class Store:
             AlreadyThere: with `only_if_new`, when the key is taken; with `only_over`, when it is by another value. Nothing was changed.
         """
         if not only_if_new and only_over is None:
-            self._patience(lambda: self._dynamodb.put_item(TableName=self.table, Item=_marshal(item)))
+            self._patience(lambda: self._dynamodb.put_item(TableName=self.table, Item=marshal(item)))
             return
-        put: PutItemInputTypeDef = {"TableName": self.table, "Item": _marshal(item), "ConditionExpression": "attribute_not_exists(pk)"}
+        put: PutItemInputTypeDef = {"TableName": self.table, "Item": marshal(item), "ConditionExpression": "attribute_not_exists(pk)"}
         if only_over is not None:
             put["ConditionExpression"] = "attribute_not_exists(pk) OR #only = :only"
             put["ExpressionAttributeNames"] = {"#only": only_over}
-            put["ExpressionAttributeValues"] = _marshal({":only": item[only_over]})
+            put["ExpressionAttributeValues"] = marshal({":only": item[only_over]})
         try:
             if only_if_new:
                 # Not again: an item that is there might be the one that this call itself wrote before its answer got lost.
@@ -302,11 +216,11 @@ class Store:
             self._patience(
                 lambda: self._dynamodb.update_item(
                     TableName=self.table,
-                    Key=_marshal({"pk": pk, "sk": sk}),
+                    Key=marshal({"pk": pk, "sk": sk}),
                     UpdateExpression=expression + (f" REMOVE {', '.join(gone)}" if gone else ""),
                     ConditionExpression=condition,
                     ExpressionAttributeNames={f"#{name}": name for name in changes},
-                    ExpressionAttributeValues=_marshal({**new, **values}),
+                    ExpressionAttributeValues=marshal({**new, **values}),
                 )
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
@@ -321,7 +235,7 @@ class Store:
         Raises:
             TimeoutError: when a batch is still not accepted after that.
         """
-        requests: list[Any] = [{"PutRequest": {"Item": _marshal(item)}} for item in items]
+        requests: list[Any] = [{"PutRequest": {"Item": marshal(item)}} for item in items]
         for start in range(0, len(requests), 25):
             left = requests[start : start + 25]
             for round_ in range(1, rounds + 1):
@@ -350,19 +264,19 @@ class Store:
         Raises:
             AlreadyThere: the item holds another version by now, or the other one is not as it must be. Nothing was changed.
         """
-        put: PutTypeDef = {"TableName": self.table, "Item": _marshal(pointer)}
+        put: PutTypeDef = {"TableName": self.table, "Item": marshal(pointer)}
         if expected_version is None:
             put["ConditionExpression"] = "attribute_not_exists(pk)"
         else:
             put["ConditionExpression"] = "version = :expected"
-            put["ExpressionAttributeValues"] = _marshal({":expected": expected_version})
-        append: PutTypeDef = {"TableName": self.table, "Item": _marshal(record), "ConditionExpression": "attribute_not_exists(pk)"}
+            put["ExpressionAttributeValues"] = marshal({":expected": expected_version})
+        append: PutTypeDef = {"TableName": self.table, "Item": marshal(record), "ConditionExpression": "attribute_not_exists(pk)"}
         writes: list[TransactWriteItemTypeDef] = [{"Put": put}, {"Put": append}]
         if provided is not None:
             pk, sk, attribute = provided
             check: ConditionCheckTypeDef = {
                 "TableName": self.table,
-                "Key": _marshal({"pk": pk, "sk": sk}),
+                "Key": marshal({"pk": pk, "sk": sk}),
                 "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(#gone)",
                 "ExpressionAttributeNames": {"#gone": attribute},
             }
@@ -469,40 +383,3 @@ class Store:
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
             for folder in page.get("CommonPrefixes", []):
                 yield folder["Prefix"].removeprefix(prefix).rstrip("/")
-
-
-# --- DynamoDB's types ------------------------------------------------------------------------------------------------
-
-
-def _marshal(item: Mapping[str, Any]) -> dict[str, Any]:
-    from boto3.dynamodb.types import TypeSerializer
-
-    serializer = TypeSerializer()
-    return {key: serializer.serialize(_to_decimal(value)) for key, value in item.items() if value is not None}
-
-
-def _unmarshal(item: Mapping[str, Any]) -> Item:
-    from boto3.dynamodb.types import TypeDeserializer
-
-    deserializer = TypeDeserializer()
-    return {key: _from_decimal(deserializer.deserialize(value)) for key, value in item.items()}
-
-
-def _to_decimal(value: Any) -> Any:
-    if isinstance(value, float):
-        return Decimal(str(value))
-    if isinstance(value, Mapping):
-        return {key: _to_decimal(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, (list, tuple)):
-        return [_to_decimal(inner) for inner in value]
-    return value
-
-
-def _from_decimal(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {key: _from_decimal(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_from_decimal(inner) for inner in value]
-    return value
