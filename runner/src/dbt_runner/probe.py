@@ -1,6 +1,7 @@
 """The light health check inside the worker: one connection by dbt's own adapter, one `select 1`, and what dbt will need besides.
 
-It goes through the same profile, adapter and credentials as the run, but reads no project: half of the CPU of `dbt debug`.
+It goes through the same profile, adapter and credentials as the run, but reads no project: three quarters of
+the processor time of `dbt debug` on DuckDB.
 """
 
 from __future__ import annotations
