@@ -10,6 +10,7 @@ import io
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from botocore.config import Config
 from botocore.credentials import ContainerProvider
 from moto import mock_aws
 
-from dbt_runner.broker import Broker, server
+from dbt_runner.broker import Broker, server, tokens
 from dbt_runner.broker.session import Credentials, Expiring, Kept, session_name
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, TypedError
@@ -201,6 +202,38 @@ def test_an_old_session_covers_a_failure_and_aws_is_not_stormed() -> None:
         clock.at(60)
     clock.fails = None
     assert clock.at(61) == START + timedelta(minutes=61)
+
+
+def test_whoever_asks_while_aws_hangs_gets_the_old_session_at_once() -> None:
+    """Drivers wait for two seconds, an AWS that hangs for longer."""
+    now, asked_for, hangs, first = [START], threading.Event(), threading.Event(), Expiring(START + timedelta(hours=1))
+
+    def renew() -> Expiring:
+        if now[0] == START:
+            return first
+        asked_for.set()
+        assert hangs.wait(10)
+        return Expiring(now[0] + timedelta(hours=1))
+
+    kept = Kept(renew, lambda _: None, lambda: now[0])
+    assert kept.get() is first
+    now[0] += timedelta(minutes=50)
+    with ThreadPoolExecutor(2) as pool:
+        renewing = pool.submit(kept.get)
+        try:
+            assert asked_for.wait(10)
+            meanwhile = pool.submit(kept.get)
+            assert meanwhile.result(10) is first
+        finally:
+            hangs.set()
+        assert renewing.result(10).expires_at == now[0] + timedelta(hours=1)
+    assert kept.get() is renewing.result()
+
+
+def test_clients_on_the_way_to_the_warehouse_give_up_soon(no_outside_settings: None) -> None:
+    client = tokens.boto3_client("kms", "eu-central-1", Credentials(START, "ASIA", "s", "t"))
+    config = client.meta.config
+    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (5, 20, 3)
 
 
 def test_many_who_ask_at_once_share_one_call(moto: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Attempt:
 
     Args:
         store: the audit store, with the task role's rights, its clients by `store.client_config`.
-        sts: makes a client of STS; called only where the warehouse wants a token.
+        sts: makes a client of STS, by `store.client_config` as well; called only where the warehouse wants a token.
         environment: the container's environment variables.
         compute: where it runs.
     """
@@ -352,4 +352,4 @@ def from_container(environment: Mapping[str, str] | None = None) -> int:
     identity.hide()
     session = boto3.Session()
     store = Store(session.client("dynamodb", config=client_config()), session.client("s3", config=client_config()), table, bucket)
-    return Attempt(store, lambda: session.client("sts"), own).run(name, run_key, position, attempt)
+    return Attempt(store, lambda: session.client("sts", config=client_config()), own).run(name, run_key, position, attempt)

@@ -67,6 +67,7 @@ class Sandbox:
         session = boto3.Session()
         self._clients = cache(session.client)
         self._secrets = secret_variables.references(environment)
+        self._sts = cache(lambda: session.client("sts", config=client_config()))
         table, bucket = environment["DBT_RUNNER_TABLE"], environment["DBT_RUNNER_BUCKET"]
         patient = client_config()
         self._store = Store(session.client("dynamodb", config=patient), session.client("s3", config=patient), table, bucket)
@@ -95,7 +96,7 @@ class Sandbox:
             variables=lambda: secret_variables.read(self._secrets, self._clients),
         )
         try:
-            code = Attempt(self._store, lambda: self._clients("sts"), self._environment, compute).run(
+            code = Attempt(self._store, self._sts, self._environment, compute).run(
                 self._environment["DBT_RUNNER_ENVIRONMENT"], run_key, position, attempt
             )
         finally:

@@ -48,8 +48,9 @@ class Credentials(Expiring):
 class Kept(Generic[_Renewed]):
     """Keeps something that expires, and gets a new one before it does. Thread-safe.
 
-    One request is in flight at most: whoever asks meanwhile waits for its answer. When renewing fails, the old one is given out as long
-    as it is good, and the next attempt waits a little, so that a fault is not answered by a storm.
+    One request is in flight at most. Whoever asks meanwhile gets the old one as long as it is good, because drivers wait for two seconds
+    and an AWS that hangs for longer; without one that is good they wait. When renewing fails, the old one is given out as long as it is
+    good, and the next attempt waits a little, so that a fault is not answered by a storm.
 
     Args:
         renew: gets a new one.
@@ -76,20 +77,33 @@ class Kept(Generic[_Renewed]):
         Raises:
             TypedError: as `renew` raises, when there is none that is still good.
         """
-        with self._lock:
-            held, now = self._held, self._clock()
-            if held is not None and now < min(self._renew_at, held.expires_at):
+        held = self._held
+        if held is not None and self._clock() < held.expires_at:
+            if not self._lock.acquire(blocking=False):
                 return held
-            try:
-                fresh = self._held = self._renew()
-            except TypedError as exc:
-                if held is None or now >= held.expires_at:
-                    raise
-                self._renew_at = now + (held.expires_at - now) / 4
-                self._on_fault(exc)
-                return held
-            self._renew_at = fresh.expires_at - (fresh.expires_at - now) * _RENEW_IN_LAST
-            return fresh
+        else:
+            self._lock.acquire()
+        try:
+            return self._kept_or_renewed()
+        finally:
+            self._lock.release()
+
+    def _kept_or_renewed(self) -> _Renewed:
+        held, now = self._held, self._clock()
+        if held is not None and now < min(self._renew_at, held.expires_at):
+            return held
+        try:
+            fresh = self._held = self._renew()
+        except TypedError as exc:
+            # A fault may take its time.
+            now = self._clock()
+            if held is None or now >= held.expires_at:
+                raise
+            self._renew_at = now + (held.expires_at - now) / 4
+            self._on_fault(exc)
+            return held
+        self._renew_at = fresh.expires_at - (fresh.expires_at - now) * _RENEW_IN_LAST
+        return fresh
 
 
 def assume(sts: STSClient, role: str, key: AttemptKey, tags: Mapping[str, str]) -> Credentials:

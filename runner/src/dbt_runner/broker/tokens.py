@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dbt_runner.broker.session import Credentials, Expiring, refusal, session_name
 from dbt_runner.request import AttemptKey
+from dbt_runner.store import client_config
 
 # Makes a boto3 client from a service, a region and credentials.
 Clients = Callable[[str, str, Credentials], Any]
@@ -118,4 +119,5 @@ def boto3_client(service: str, region: str, credentials: Credentials) -> Any:
         aws_access_key_id=credentials.access_key_id,
         aws_secret_access_key=credentials.secret_access_key,
         aws_session_token=credentials.session_token,
+        config=client_config(),
     )

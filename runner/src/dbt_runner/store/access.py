@@ -45,7 +45,9 @@ class AlreadyThere(Exception):
 
 
 def client_config() -> Config:
-    """How an attempt's clients of DynamoDB and S3 behave: they give up soon, because `outages.Patience` decides how long to try."""
+    """How an attempt's clients behave: they give up soon. How long to try, `outages.Patience` decides for DynamoDB and S3, and for what
+    leads to the warehouse the broker, whose drivers do not wait, and another attempt.
+    """
     from botocore.config import Config
 
     return Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
