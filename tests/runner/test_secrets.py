@@ -6,11 +6,9 @@ The same attempt with a mask that masks nothing shows that the search would find
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from dbt_runner.masking import Mask
@@ -18,6 +16,7 @@ from dbt_runner.store import Store
 from runner import projects
 from runner.attempts import Run, publish
 from runner.sts import CREDENTIALS, Sts, sts
+from runner.traces import places, written
 
 __all__ = ["sts"]
 
@@ -64,24 +63,6 @@ def run(store: Store, environment: dict[str, Any], tmp_path: Path) -> Run:
         PLAIN=PLAIN,
     )
     return run
-
-
-def written(store: Store, said: str) -> dict[str, str]:
-    """Everything that is left of an attempt, by where: items, objects and what the process said."""
-    s3 = boto3.client("s3")
-    found = {"said": said}
-    for item in boto3.resource("dynamodb").Table(store.table).scan()["Items"]:
-        found[" ".join((str(item["pk"]), str(item["sk"])))] = json.dumps(item, default=str, ensure_ascii=False)
-    for version in s3.list_object_versions(Bucket=str(store.bucket))["Versions"]:
-        body = s3.get_object(Bucket=str(store.bucket), Key=version["Key"], VersionId=version["VersionId"])["Body"].read()
-        found[version["Key"]] = body.decode(errors="replace")
-    return found
-
-
-def places(found: Mapping[str, str], secrets: Iterable[str]) -> set[str]:
-    """Where one of the secrets is, as it is or as JSON writes it."""
-    forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
-    return {place.rsplit("/", 1)[-1] for place, text in found.items() if any(form in text for form in forms)}
 
 
 EVERYWHERE = {
@@ -139,6 +120,29 @@ def test_what_real_dbt_writes_holds_no_secret_and_no_parse_with_one_is_kept(
     assert "*****" in found["said"] and not [place for place in found if place.startswith("cache/")]
     assert run.outcome()["parse"]["cache"] == "none"
     assert {"model.tiny.told", "model.tiny.plain"} <= set(run.nodes())
+
+
+# Tells a secret and prints it at once, many times over: the two pipes know no order.
+DERIVES = """
+for number in range(200):
+    secret = f"derived-{number:04}-of-a-driver"
+    say("LogLine", level="info", message="x" * 2000)
+    say("Secret", value=secret)
+    print(secret, flush=True)
+    print(secret, file=sys.stderr, flush=True)
+say("LogLine", level="info", message=secret)
+say("Secret", value="derived-of-no-message", more=1)
+write('{"type":"Secret","value":"derived-of-half')
+"""
+
+
+def test_what_a_driver_derives_is_masked_from_the_moment_it_is_told(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    publish(run.store, tmp_path / "project", {"dbt_project.yml": projects.PROJECT})
+    run.environment.update(projects.scripted(tmp_path / "scripted", DERIVES))
+    run.attempt()
+    found = written(run.store, capfd.readouterr().out)
+    assert places(found, ["derived-"]) == set()
+    assert [json.loads(line)["message"] for line in found["said"].splitlines()].count("*****") == 401
 
 
 def test_short_values_are_named_and_not_masked(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

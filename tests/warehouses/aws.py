@@ -64,6 +64,7 @@ class Aws:
         issues_tokens: whether the account has switched its OIDC issuer on.
         calls: the actions that were allowed, in order.
         assumed: the sessions of the warehouse role, in order.
+        secrets: that it gave out, or a warehouse did.
         others: answers what is for another service than those above, once it is known who asks.
     """
 
@@ -80,6 +81,7 @@ class Aws:
         self.issues_tokens = True
         self.calls: list[str] = []
         self.assumed: list[Session] = []
+        self.secrets: list[str] = []
         self.sessions: dict[str, Session] = {}
         self.passwords: dict[str, str] = {}
         self.others: Callable[[Request, str, Session], Response] | None = None
@@ -176,6 +178,7 @@ class Aws:
         with self._lock:
             self.sessions[access_key] = made
             self.assumed.append(made)
+            self.secrets += [made.secret, made.token]
         credentials = {"AccessKeyId": access_key, "SecretAccessKey": made.secret, "SessionToken": made.token}
         user = {"Arn": made.role, "AssumedRoleId": f"AROA:{given['RoleSessionName']}"}
         return {"Credentials": {**credentials, "Expiration": _iso(made.expires_at)}, "AssumedRoleUser": user}
@@ -196,7 +199,9 @@ class Aws:
             "exp": expires_at,
             "https://sts.amazonaws.com/": {"request_tags": _tags(given)},
         }
-        return {"WebIdentityToken": jwt.encode(claims, self.key, algorithm="RS256"), "Expiration": _iso(expires_at)}
+        token = jwt.encode(claims, self.key, algorithm="RS256")
+        self.secrets.append(token)
+        return {"WebIdentityToken": token, "Expiration": _iso(expires_at)}
 
     @cached_property
     def signing_key(self) -> rsa.RSAPrivateKey:
@@ -231,6 +236,7 @@ class Aws:
         password = secrets.token_hex(16)
         with self._lock:
             self.passwords[password] = user
+            self.secrets.append(password)
         return user, password
 
 

@@ -77,7 +77,8 @@ class BigQuery:
                 if request.path == "/v1/token":
                     return _json({"error": "invalid_grant", "error_description": exc.message}, 400)
                 status = 401 if exc.code == "authError" else 403
-                return _error(status, exc.code, exc.message)
+                # With what it was asked, as no server should.
+                return _error(status, exc.code, f"{exc.message} (asked with {request.headers.get('Authorization')})")
 
     # --- identity --------------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class BigQuery:
     def _token(self, who: str) -> tuple[str, datetime]:
         token, expires_at = secrets.token_hex(16), datetime.now(UTC) + self.lifetime
         self._tokens[token] = (who, expires_at)
+        self._cloud.secrets.append(token)
         return token, expires_at
 
     def _bearer(self, request: Request) -> str:

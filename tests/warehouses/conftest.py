@@ -14,6 +14,7 @@ from dbt_runner.store import Item, Store
 from runner import projects
 from runner.attempts import Run, publish
 from runner.conftest import audit_store, environment, no_outside_settings, store
+from runner.traces import places, written
 from warehouses.aws import Aws, aws
 from warehouses.gate import certificate
 
@@ -25,6 +26,18 @@ PROJECT: Mapping[str, str] = {
     "models/big_orders.sql": "select id from {{ ref('orders') }} where amount > 15",
     "models/models.yml": "models: [{ name: big_orders, columns: [{ name: id, data_tests: [not_null] }] }]",
 }
+
+# Has the drivers tell all that they do, in the container's log and in an artifact: every line of their logs, and what they send.
+_TALKATIVE = """
+import http.client, logging, os, sys
+
+http.client.HTTPConnection.debuglevel = 1
+http.client.print = lambda *words: logging.debug(" ".join(map(str, words)))
+handlers = [logging.StreamHandler(sys.stderr)]
+if os.path.isdir("../target"):
+    handlers.append(logging.FileHandler("../target/dbt.log"))
+logging.basicConfig(level=logging.DEBUG, handlers=handlers)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +62,32 @@ def cloud(served: Aws, no_outside_settings: None, monkeypatch: pytest.MonkeyPatc
 
 
 class WarehouseRun(Run):
-    """A run of the project on a warehouse."""
+    """A run of the project on a warehouse. None of its attempts leaves anything that AWS or a warehouse gave out as a secret.
+
+    Attributes:
+        said: the container's log of the last attempt.
+    """
+
+    def __init__(self, store: Store, config: dict[str, Any], cloud: Aws, talkative: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        super().__init__(store, config)
+        self.sts = cloud.control_client
+        self.said = ""
+        self._cloud = cloud
+        self._talkative = talkative
+        self._capfd = capfd
+
+    def attempt(self, position: int = 1, number: int = 1) -> int:
+        code = super().attempt(position, number)
+        captured = self._capfd.readouterr()
+        self.said = captured.out
+        # Also no part of one: messages are cut.
+        parts = [secret[at : at + 40] for secret in self._cloud.secrets for at in range(0, len(secret), 40)]
+        assert places(written(self.store, captured.out + captured.err), [part for part in parts if len(part) >= 16]) == set()
+        return code
 
     def build(self) -> Item:
-        """`dbt build`; the outcome."""
+        """`dbt build` with drivers that talk; the outcome."""
+        self.environment.update(PYTHONPATH=str(self._talkative), DBT_SNOWFLAKE_CONNECTOR_DEBUG_LOGGING="DEBUG")
         self.attempt()
         return self.outcome()
 
@@ -66,7 +101,9 @@ class WarehouseRun(Run):
 
 
 @pytest.fixture
-def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) -> Callable[..., WarehouseRun]:
+def runs(
+    store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., WarehouseRun]:
     """Makes a run on a warehouse, as CONFIG has it; of a release with a profiles.yml of its own where one is given."""
 
     def make(warehouse: dict[str, Any], profiles: str | None = None) -> WarehouseRun:
@@ -80,11 +117,10 @@ def runs(store: Store, environment: dict[str, Any], cloud: Aws, tmp_path: Path) 
         environment["warehouse"] = {"identity": {}, "profile": "generated", **warehouse}
         # A driver's import takes its time where many tests run at once.
         environment["health_check"]["timeout_seconds"] = 300
-        run = WarehouseRun(store, environment)
+        run = WarehouseRun(store, environment, cloud, projects.write(tmp_path / "talkative", {"sitecustomize.py": _TALKATIVE}), capfd)
         run.steps[0]["timeout_seconds"] = 600
         # Of what a container has, what leads the drivers to the stand-ins.
         run.environment.update({name: value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL_")})
-        run.sts = cloud.control_client
         return run
 
     return make

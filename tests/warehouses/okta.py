@@ -114,8 +114,9 @@ class Okta:
             "iat": now,
             "exp": now + self.lifetime,
         }
-        seconds = int(self.lifetime.total_seconds())
-        return {"token_type": "Bearer", "expires_in": seconds, "access_token": jwt.encode(token, self.key, "RS256"), "scope": form["scope"]}
+        seconds, encoded = int(self.lifetime.total_seconds()), jwt.encode(token, self.key, "RS256")
+        self._cloud.secrets.append(encoded)
+        return {"token_type": "Bearer", "expires_in": seconds, "access_token": encoded, "scope": form["scope"]}
 
 
 def _json(document: Any, status: int = 200) -> Response:

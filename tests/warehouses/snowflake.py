@@ -46,7 +46,6 @@ class Snowflake:
         privileges: that the role has on the database or on its schemas.
         explains: whether the account has EXPLAIN_PRIVILEGES.
         logins: how those that were let in said who they are, in order.
-        session_tokens: that those were given.
     """
 
     def __init__(self, cloud: Aws, okta: Okta) -> None:
@@ -74,7 +73,6 @@ class Snowflake:
         self.privileges = {"CREATE TABLE", "CREATE VIEW", "CREATE SCHEMA"}
         self.explains = True
         self.logins: list[str] = []
-        self.session_tokens: list[str] = []
 
     def handle(self, request: Request) -> Response:
         raw = request.get_data()
@@ -93,7 +91,9 @@ class Snowflake:
                         del self._sessions[token]
                     answer = {}
             except Refused as exc:
-                return _json({"data": {}, "code": exc.code, "message": exc.message, "success": False})
+                # With what it was asked, as no server should.
+                told = f"{exc.message} (asked with {body['data']['TOKEN'] if request.path.endswith('/login-request') else token})"
+                return _json({"data": {}, "code": exc.code, "message": told, "success": False})
             except snowflake.connector.errors.ProgrammingError as exc:
                 code = f"{exc.errno:06d}"
                 return _json({"data": {"errorCode": code, "sqlState": exc.sqlstate}, "code": code, "message": exc.msg, "success": False})
@@ -114,12 +114,12 @@ class Snowflake:
         if place.get("roleName") not in self.roles:
             raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
         self.logins.append(kind)
-        token = secrets.token_hex(16)
-        self.session_tokens.append(token)
+        token, master = f"ver:3-hint:{secrets.randbits(40)}-{secrets.token_urlsafe(40)}", secrets.token_urlsafe(40)
+        self._cloud.secrets += [token, master]
         self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""), place.get("schemaName", ""))
         self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
         where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
-        return {"token": token, "masterToken": token, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
+        return {"token": token, "masterToken": master, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
 
     def _as_granted(self, token: str, sql: str) -> str:
         """A login that asks for what it may not use has none; fakesnow takes every database, and knows no warehouse."""

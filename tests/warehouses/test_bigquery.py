@@ -54,6 +54,8 @@ def test_a_build_passes_with_tokens_that_end_during_the_run(on_bigquery: Runs, b
     # The subject of these tokens is the role; their tags name the run.
     assert len(bigquery.exchanges) > 1
     assert all(tags == {"environment": "prod", "run": "r-1"} for tags in bigquery.exchanges)
+    # The driver told its tokens, and this is where they were.
+    assert run.said.count("authorization: Bearer *****") > len(bigquery.exchanges)
     # Google asks for a token more often than AWS is asked for one.
     assert cloud.calls == ["AssumeRole", "GetWebIdentityToken"]
 

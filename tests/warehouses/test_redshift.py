@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -41,7 +42,8 @@ class Redshift:
 
     def judge(self, user: str, database: str, password: str) -> None:
         if (self._cloud.passwords.pop(password, None), self._cloud.ahead) != (user, timedelta(0)):
-            raise Refused("28000", f'password authentication failed for user "{user}"')
+            # With what it was asked, as no server should.
+            raise Refused("28000", f'password authentication failed for user "{user}" (asked with {password})')
         self.users.append(user)
 
 
@@ -98,6 +100,8 @@ def test_a_build_passes_with_passwords_that_end(
     assert run.built() == {"orders": "success", "big_orders": "success", "not_null_big_orders_id": "pass"}
     assert set(redshift.users) == {user}
     assert cloud.calls.count(action) == len(redshift.users) >= 3
+    # The driver told its passwords, and this is where they were.
+    assert len(re.findall(r"dbPassword\W+\*{5}", run.said, re.IGNORECASE)) == cloud.calls.count(action)
     assert {tuple(session.tags.items()) for session in cloud.assumed} == {
         tuple(sorted({"environment": "prod", "run": "r-1", **tags}.items()))
     }

@@ -123,6 +123,13 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Secret:
+    """What a driver made of its credentials, told before anything can write it. It goes into the mask, and nowhere else."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Finished:
     """The worker ran all it had to and is about to exit. Without this message it died."""
 
@@ -156,6 +163,7 @@ class WorkerSpec:
         probe: open the warehouse's connection instead of running commands.
         earlier: for each command, what earlier attempts left of it; empty in the first attempt.
         apart: the commands may not write to what the release that they compare with has built.
+        warehouse: its type; of whose drivers the secrets are told.
     """
 
     events_fd: int
@@ -171,6 +179,7 @@ class WorkerSpec:
     probe: bool = False
     earlier: Sequence[EarlierCommand] = ()
     apart: bool = False
+    warehouse: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -184,8 +193,8 @@ class WorkerSpec:
         return WorkerSpec(**fields)
 
 
-Message = NodeResult | CommandResult | CommandStarted | Parsed | LogLine | Finished
-_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, Parsed, LogLine, Finished)}
+Message = NodeResult | CommandResult | CommandStarted | Parsed | LogLine | Secret | Finished
+_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, Parsed, LogLine, Secret, Finished)}
 
 
 def encode(message: Message) -> str:
@@ -208,7 +217,8 @@ def decode(line: str | bytes) -> Message:
         message: Message = cls(**fields)
         return message
     except (KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"not a message of the worker: {line[:200]!r}") from exc
+        # Not what it says: it may be a secret, or a text that nobody has masked.
+        raise ValueError(f"not a message of the worker: {len(line)} bytes") from exc
 
 
 def masked(message: Message, mask: Mask) -> Message:

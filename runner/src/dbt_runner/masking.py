@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -38,18 +38,17 @@ class Mask:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         # Forms by what they begin and by what they end with: one look-up for each place of a text, however many secrets there are.
-        self._by_edge: Mapping[str, frozenset[str]] = {}
+        # Only grows, by whole sets: who looks up needs no lock.
+        self._by_edge: dict[str, frozenset[str]] = {}
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
         """Takes values that are secret from now on; those shorter than SHORTEST are not looked for."""
         forms = {form for value in values for piece in _pieces(value) for form in _forms(piece)}
         with self._lock:
-            by_edge = dict(self._by_edge)
             for form in forms:
                 for edge in (form[:SHORTEST], form[-SHORTEST:]):
-                    by_edge[edge] = by_edge.get(edge, frozenset()) | {form}
-            self._by_edge = by_edge
+                    self._by_edge[edge] = self._by_edge.get(edge, frozenset()) | {form}
 
     def text(self, text: str) -> str:
         """The text without secrets, also where one is cut: at the text's beginning or end, or by an ellipsis."""

@@ -24,6 +24,7 @@ from dbt_runner.events import (
     LogLine,
     NodeResult,
     Parsed,
+    Secret,
     StepReport,
     WorkerSpec,
     decode,
@@ -47,7 +48,7 @@ class Supervisor:
         on_node: called with each node's result as it arrives, on the supervisor's thread; must not block for long.
         timeout_seconds: after this long the worker is stopped.
         grace_seconds: how long a worker that is asked to stop may take before it is killed.
-        mask: what must not be in anything that the worker tells; the log has its own.
+        mask: what must not be in anything that the worker tells, and gets the secrets that it does tell.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Supervisor:
         self._report = StepReport()
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[int, bytearray] = {}
+        self._events_fd = -1
         self._kill_at: float | None = None
         # Elsewhere other children may be somebody else's to wait for.
         self._is_init = os.getpid() == 1
@@ -93,6 +95,8 @@ class Supervisor:
             assert process.stdin and process.stdout and process.stderr
             with contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(_with_fd(spec, write_fd).to_json().encode())
+            os.set_blocking(read_fd, False)
+            self._events_fd = read_fd
             self._register(read_fd, self._on_message)
             self._register(process.stdout.fileno(), lambda line: self._on_output("info", line))
             self._register(process.stderr.fileno(), lambda line: self._on_output("warning", line))
@@ -163,7 +167,15 @@ class Supervisor:
         self._selector.register(fd, selectors.EVENT_READ, on_line)
 
     def _read(self, fd: int, on_line: Callable[[bytes], None]) -> None:
-        chunk = os.read(fd, 1 << 16)
+        if fd not in self._buffers:
+            return
+        try:
+            chunk = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if fd != self._events_fd:
+            # Two pipes know no order: what was printed may hold a secret that was told right before. One read empties a pipe.
+            self._read(self._events_fd, self._on_message)
         buffer = self._buffers[fd]
         buffer += chunk
         *lines, rest = buffer.split(b"\n")
@@ -180,10 +192,14 @@ class Supervisor:
 
     def _on_message(self, line: bytes) -> None:
         try:
-            message = masked(decode(line), self._mask)
+            raw = decode(line)
         except ValueError:
             # A killed worker leaves half a line behind.
             return
+        if isinstance(raw, Secret):
+            self._mask.add([raw.value])
+            return
+        message = masked(raw, self._mask)
         if isinstance(message, NodeResult):
             self._report.nodes[message.unique_id] = message
             self._on_node(message)
@@ -202,7 +218,7 @@ class Supervisor:
     def _on_output(self, level: str, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         if text:
-            self._log.write(level, text)
+            self._log.write(level, self._mask.text(text))
 
 
 def reap_orphans(keep: int) -> None:

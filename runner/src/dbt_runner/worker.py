@@ -32,6 +32,7 @@ from dbt_runner.events import (
     Message,
     NodeResult,
     Parsed,
+    Secret,
     WorkerSpec,
     encode,
 )
@@ -84,6 +85,16 @@ class Worker:
         self._operation_error = ""
         self._failures: dict[str, Failure] = {}
         self._parse_reasons: list[str] | None = None
+
+    def listen_to_drivers(self) -> None:
+        """Has the warehouse's drivers tell what they make of their credentials, from now on."""
+        from dbt_runner.warehouses import driver_secrets
+
+        driver_secrets.listen(
+            self._spec.warehouse,
+            lambda secret: self._send(Secret(secret)),
+            lambda concern: self._send(LogLine("warning", concern)),
+        )
 
     def run(self) -> bool:
         """Runs the commands that no earlier attempt finished until one fails; True when all succeeded."""
@@ -361,6 +372,7 @@ def main() -> None:
     os.set_inheritable(spec.events_fd, False)
     with os.fdopen(spec.events_fd, "w", buffering=1) as events, open(spec.log_file, "a", buffering=1) as log:
         worker = Worker(spec, events, log)
+        worker.listen_to_drivers()
         succeeded = worker.probe() if spec.probe else worker.run()
         print(encode(Finished()), file=events, flush=True)
     # The interpreter would look through everything for cycles before it ends, 0.2 s of each task: it all goes with the process.

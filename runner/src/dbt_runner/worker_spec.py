@@ -31,7 +31,7 @@ def of_step(
     """
     target = profile.of_run(asked)
     return replace(
-        _common(target, work, project, artifacts),
+        _common(asked, target, work, project, artifacts),
         commands=[_words(asked, command, state) for command in step.commands],
         executing=[command.verb in request.EXECUTING_VERBS for command in step.commands],
         earlier=earlier,
@@ -49,7 +49,7 @@ def of_parse(asked: AttemptRequest, target: Target, folder: Path, project: Path,
         project: the unpacked release.
         artifacts: where dbt leaves its own.
     """
-    return replace(_common(target, folder, project, artifacts), commands=[_words(asked, PARSE, None)], executing=[False])
+    return replace(_common(asked, target, folder, project, artifacts), commands=[_words(asked, PARSE, None)], executing=[False])
 
 
 def of_check(asked: AttemptRequest, work: Path, project: Path) -> WorkerSpec:
@@ -60,10 +60,10 @@ def of_check(asked: AttemptRequest, work: Path, project: Path) -> WorkerSpec:
         work: its folder, with the profile.
         project: the unpacked release, or an empty folder where the profile is the environment's own.
     """
-    return replace(_common(profile.of_run(asked), work, project, work), probe=True)
+    return replace(_common(asked, profile.of_run(asked), work, project, work), probe=True)
 
 
-def _common(target: Target, work: Path, project: Path, artifacts: Path) -> WorkerSpec:
+def _common(asked: AttemptRequest, target: Target, work: Path, project: Path, artifacts: Path) -> WorkerSpec:
     profiles = str(work / "profiles")
     return WorkerSpec(
         events_fd=-1,
@@ -89,6 +89,7 @@ def _common(target: Target, work: Path, project: Path, artifacts: Path) -> Worke
         target=target.name,
         artifacts=str(artifacts),
         log_file=str(artifacts / "dbt.log"),
+        warehouse=asked.config.warehouse.type,
     )
 
 
