@@ -30,6 +30,7 @@ class Okta:
         client: the application that has the key.
         kid: by which name the key was registered.
         scopes: that the access policy of the server gives to it.
+        grants: the scope that a token gets instead of the one that was asked for, where the server exchanges it.
         lifetime: of an access token.
         status: answers with this one, if not 200.
         issued: how many tokens it gave.
@@ -44,6 +45,7 @@ class Okta:
         self.client = CLIENT
         self.kid = SIGNING_KEY.rpartition("/")[2]
         self.scopes = {"session:role:TRANSFORMER"}
+        self.grants: str | None = None
         self.lifetime = timedelta(hours=1)
         self.status = 200
         self.issued = 0
@@ -104,19 +106,19 @@ class Okta:
         if form["scope"] not in self.scopes:
             raise Refused("invalid_scope", "One or more scopes are not configured for the authorization server resource.")
         self.issued += 1
-        now = datetime.now(UTC)
+        now, scope = datetime.now(UTC), self.grants or form["scope"]
         token = {
             "iss": self.issuer,
             "aud": "https://org-acct.snowflakecomputing.com",
             "sub": self.client,
-            "scp": [form["scope"]],
+            "scp": [scope],
             "jti": secrets.token_hex(16),
             "iat": now,
             "exp": now + self.lifetime,
         }
         seconds, encoded = int(self.lifetime.total_seconds()), jwt.encode(token, self.key, "RS256")
         self._cloud.secrets.append(encoded)
-        return {"token_type": "Bearer", "expires_in": seconds, "access_token": encoded, "scope": form["scope"]}
+        return {"token_type": "Bearer", "expires_in": seconds, "access_token": encoded, "scope": scope}
 
 
 def _json(document: Any, status: int = 200) -> Response:

@@ -45,6 +45,8 @@ class Snowflake:
         warehouses, databases, schemas: that the role may use.
         privileges: that the role has on the database or on its schemas.
         explains: whether the account has EXPLAIN_PRIVILEGES.
+        lapses: the next query finds its session over, and has to renew it first.
+        renewals: how many sessions went on that way.
         logins: how those that were let in said who they are, in order.
     """
 
@@ -55,6 +57,7 @@ class Snowflake:
         self._database.connect("ANALYTICS", "PUBLIC")
         self._sessions: dict[str, FakeSnowflakeConnection] = {}
         self._asked_for: dict[str, tuple[str, str, str]] = {}
+        self._masters: dict[str, str] = {}
         # One DuckDB, one statement at a time.
         self._lock = threading.Lock()
         self.reset()
@@ -72,6 +75,8 @@ class Snowflake:
         self.schemas = {"PUBLIC"}
         self.privileges = {"CREATE TABLE", "CREATE VIEW", "CREATE SCHEMA"}
         self.explains = True
+        self.lapses = False
+        self.renewals = 0
         self.logins: list[str] = []
 
     def handle(self, request: Request) -> Response:
@@ -82,9 +87,14 @@ class Snowflake:
             try:
                 if request.path == "/session/v1/login-request":
                     answer = self._login(request.args, body["data"])
+                elif request.path == "/session/token-request":
+                    answer = self._renew(token, body["oldSessionToken"])
                 elif token not in self._sessions:
                     raise Refused("390104", "User must login again to access the service.")
                 elif request.path == "/queries/v1/query-request":
+                    if self.lapses:
+                        self.lapses = False
+                        raise Refused("390112", "Your session has expired. Please login again.")
                     answer = _query(self._sessions[token], self._as_granted(token, body["sqlText"]))
                 else:
                     if request.args.get("delete"):
@@ -114,12 +124,26 @@ class Snowflake:
         if place.get("roleName") not in self.roles:
             raise Refused("390189", f"Role '{place.get('roleName')}' specified in the connect string is not granted to this user.")
         self.logins.append(kind)
-        token, master = f"ver:3-hint:{secrets.randbits(40)}-{secrets.token_urlsafe(40)}", secrets.token_urlsafe(40)
-        self._cloud.secrets += [token, master]
+        token, master = self._tokens()
         self._asked_for[token] = (place.get("warehouse", ""), place.get("databaseName", ""), place.get("schemaName", ""))
         self._sessions[token] = self._database.connect(place.get("databaseName"), place.get("schemaName"))
         where = {"databaseName": place.get("databaseName"), "schemaName": place.get("schemaName")}
         return {"token": token, "masterToken": master, "parameters": [{"name": "AUTOCOMMIT", "value": True}], "sessionInfo": where}
+
+    def _tokens(self) -> tuple[str, str]:
+        token, master = (f"ver:3-hint:{secrets.randbits(40)}-{secrets.token_urlsafe(40)}" for _ in range(2))
+        self._cloud.secrets += [token, master]
+        self._masters[token] = master
+        return token, master
+
+    def _renew(self, master: str, session: str) -> dict[str, Any]:
+        if master != self._masters.get(session):
+            raise Refused("390114", "Authentication token has expired. The user must authenticate again.")
+        token, master = self._tokens()
+        self._sessions[token] = self._sessions.pop(session)
+        self._asked_for[token] = self._asked_for.pop(session)
+        self.renewals += 1
+        return {"sessionToken": token, "masterToken": master}
 
     def _as_granted(self, token: str, sql: str) -> str:
         """A login that asks for what it may not use has none; fakesnow takes every database, and knows no warehouse."""
@@ -155,7 +179,8 @@ class Snowflake:
         if claims["sub"] != self.login_name:
             raise Refused("390302", "User in the OAuth access token was not found.")
         if f"session:role:{role}" not in claims["scp"]:
-            raise Refused("390317", f"The role requested in the connection ('{role}') is not listed in the Access Token or was filtered.")
+            asked = f"The role requested in the connection or the default role if none was requested in the connection ('{role}')"
+            raise Refused("390317", f"{asked} is not listed in the Access Token or was filtered.")
         if token in self.over:
             raise Refused("390318", "OAuth access token expired.")
         self.accepted(token)

@@ -85,11 +85,13 @@ def test_a_build_passes_with_tokens_and_outlives_its_sessions(on_snowflake: Runs
 def test_a_build_passes_with_signed_requests(on_snowflake: Runs, snowflake: Snowflake, cloud: Aws) -> None:
     # With sessions of seconds the connector would exchange them while it signs; those of the broker have 20 minutes left at least.
     run = on_snowflake("aws_attestation")
+    snowflake.lapses = True
     assert run.build().get("error") is None
     assert run.built() == BUILT
     assert set(snowflake.logins) == {"attestation"}
-    # The driver told it, and this is where it was.
+    # The driver told it, also the one by which a session went on, and this is where it was.
     assert 'Snowflake Token=\\"*****\\"' in run.said
+    assert snowflake.renewals == 1
     # It signs by itself: Snowflake asks AWS who that was.
     assert cloud.calls == ["AssumeRole"]
     assert [session.source_identity for session in cloud.assumed] == ["r-1"]
@@ -249,6 +251,14 @@ def _other_oauth_audience(snowflake: Snowflake, cloud: Aws) -> None:
 
 def _much_too_late(snowflake: Snowflake, cloud: Aws) -> None:
     cloud.ahead = timedelta(hours=2)
+
+
+def test_a_token_of_okta_for_another_role_is_access_denied(on_snowflake: Runs, snowflake: Snowflake, okta: Okta) -> None:
+    okta.grants = "session:role:LOADER"
+    outcome = on_snowflake("okta").check()
+    assert (outcome["error"], outcome["fault"], snowflake.logins) == ("Dbt.AccessDenied", "identity", [])
+    assert "('TRANSFORMER') is not listed in the Access Token or was filtered" in outcome["message"]
+    assert okta.issued >= 1
 
 
 @pytest.mark.parametrize(
