@@ -4,8 +4,9 @@ module "warehouse" {
   source   = "./modules/warehouse"
   for_each = var.environments
 
-  environment = each.key
-  warehouse   = each.value.warehouse
+  environment  = each.key
+  warehouse    = each.value.warehouse
+  audit_bucket = local.bucket
   # The local stack names an image that no registry has.
   local = can(regex("^(000000000000\\.dkr\\.ecr\\.[a-z0-9-]+\\.amazonaws\\.com/)?local/", var.image))
 }

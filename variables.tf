@@ -19,7 +19,7 @@ locals {
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
   oidc_provider_pattern = "^[a-z][a-z0-9_]{0,31}$"
   oidc_url_pattern      = "^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._~/-]*)?$"
-  oidc_arn_pattern      = "^arn:[a-z-]+:iam::\\d{12}:oidc-provider/[^*?\\s]+$"
+  oidc_arn_pattern      = "^arn:[a-z-]+:iam::\\d{12}:oidc-provider/[^*?$\\s]+$"
   oidc_audience_pattern = "^[^*?$\\s]+$"
 
   # Blanks at the edges never match a token; $ would begin a policy variable.
@@ -27,11 +27,11 @@ locals {
 
   # A wildcard may follow only after whom it is about: repo:acme/*, project_path:acme/*, organization:acme:*. Anything shorter (*, repo:*,
   # repo:ac*) lets strangers in where an issuer serves more than one customer, as those of GitHub and GitLab do.
-  oidc_anchored_pattern = "^([^*?:/|@]+:[^*?:/|@]+[:/|@]|[^*?:/|@]+[/|@])"
+  oidc_anchored_pattern = "^([^*?:/|@]+:[^*?:/|@]+[:/|@]|[^*?:/|@]+[/|])"
 
   # A reference to a secret may name a JSON key, a stage and a version at its end.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
-  secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?\\s]+)$"
+  secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?$\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?$\\s]+)$"
 
   # What the runner accepts, as in runner/src/dbt_runner. A command is split like a shell would and never given to a shell.
   dbt_commands = [
@@ -790,7 +790,7 @@ variable "kms_key_arn" {
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:\\d{12}:key/\\S+$", var.kms_key_arn))
+    condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:\\d{12}:key/[A-Za-z0-9-]+$", var.kms_key_arn))
     error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:<region>:<account>:key/...), not an alias or an id."
   }
 }

@@ -12,19 +12,27 @@ locals {
     "true or false" = "^(true|false)$"
   }
 
-  # What becomes a part of an ARN: a wildcard in it would let the runner in elsewhere.
+  # What becomes a part of an ARN: a wildcard in it, or a policy variable (after a $), would let the runner in elsewhere.
   # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonredshiftserverless.html
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonredshift.html
   # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonathena.html
   arn_patterns = {
     rds_resource = "^(db|cluster|prx)-[A-Za-z0-9]+$"
-    rds_user     = "^[^*?/\\s]+$"
+    rds_user     = "^[^*?/$\\s]+$"
+    region       = "^[a-z]{2}(-[a-z]+)+-[0-9]+$"
     workgroup_id = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
     name         = "^[A-Za-z0-9_.-]+$"
     names        = "^[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*$"
     location     = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.()=-]+/)*$"
     locations    = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.()=-]+/)*(,s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9!_.()=-]+/)*)*$"
+  }
+
+  # What becomes a tag of the session; a colon stands between roles.
+  # https://docs.aws.amazon.com/STS/latest/APIReference/API_Tag.html
+  redshift_patterns = {
+    db_user  = "^[\\p{L}\\p{N}_.=+@ -]{1,128}$"
+    db_roles = "^[\\p{L}\\p{N}_.=+@ -]+(:[\\p{L}\\p{N}_.=+@ -]+)*$"
   }
 
   # https://cloud.google.com/iam/docs/workload-identity-federation-with-other-providers
@@ -90,7 +98,7 @@ locals {
         ".identity of postgres must be { method = \"rds_iam\", resource_id = \"db-...\", \"cluster-...\" or \"prx-...\" } (the DbiResourceId, DbClusterResourceId or the last part of the proxy's ARN, not the instance's name).",
       ],
       length(local.identity) == 0 || can(regex(local.arn_patterns.rds_user, local.settings.user)) ? [] : [
-        ".settings.user must name the database user that the runner connects as, without *, ?, / or blanks, with identity.method = rds_iam.",
+        ".settings.user must name the database user that the runner connects as, without *, ?, /, $ or blanks, with identity.method = rds_iam.",
       ],
     )
 
@@ -127,6 +135,15 @@ locals {
         ".settings.${key} of redshift must be of letters, digits, hyphen, dot and underscore, without wildcards."
         if can(local.settings.cluster_id) && can(local.settings[key]) && !can(regex(local.arn_patterns.name, local.settings[key]))
       ],
+      !can(local.settings.region) || can(regex(local.arn_patterns.region, local.settings.region)) ? [] : [
+        ".settings.region of redshift must be a region of AWS, such as eu-central-1.",
+      ],
+      !can(local.identity.db_user) || can(regex(local.redshift_patterns.db_user, local.identity.db_user)) ? [] : [
+        ".identity.db_user of redshift must be one name of at most 128 letters, digits, blanks and _ . = + @ -: it travels as a session tag.",
+      ],
+      !can(local.identity.db_roles) || (can(regex(local.redshift_patterns.db_roles, local.identity.db_roles)) && try(length(local.identity.db_roles), 0) <= 256) ? [] : [
+        ".identity.db_roles of redshift must be names of letters, digits, blanks and _ . = + @ -, separated by colons, 256 characters in all: they travel as one session tag.",
+      ],
     )
 
     bigquery = concat(
@@ -139,6 +156,13 @@ locals {
     )
 
     athena = concat(
+      !can(local.settings.region_name) || can(regex(local.arn_patterns.region, local.settings.region_name)) ? [] : [
+        ".settings.region_name of athena must be a region of AWS, such as eu-central-1.",
+      ],
+      [for location in concat([for key in ["s3_staging_dir", "s3_data_dir", "s3_tmp_table_dir"] : lookup(local.settings, key, "")], split(",", lookup(local.identity, "read_locations", ""))) :
+        ": no location of athena may be in the audit bucket (${var.audit_bucket}): the team's models must not reach the records of their runs."
+        if startswith(location, "s3://${var.audit_bucket}/")
+      ],
       [for key in ["work_group", "schema"] :
         ".settings.${key} of athena must be of letters, digits, hyphen, dot and underscore, without wildcards."
         if can(local.settings[key]) && !can(regex(local.arn_patterns.name, local.settings[key]))

@@ -13,6 +13,11 @@ variable "warehouse" {
   })
 }
 
+variable "audit_bucket" {
+  description = "Name of the audit bucket, where no warehouse may be."
+  type        = string
+}
+
 variable "local" {
   description = "Whether this is the local stack, whose containers are processes of one machine."
   type        = bool

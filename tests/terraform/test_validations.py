@@ -188,7 +188,7 @@ CASES = [
     Case(f"{PROD}.secrets.DBT_TARGET_SUFFIX", SECRET, "not in both: prod: DBT_TARGET_SUFFIX."),
     *(
         Case(f"{PROD}.secrets.KEY", bad, "must be ARNs of Secrets Manager secrets")
-        for bad in ("hunter2", f"{SECRET}*", "arn:aws:s3:::bucket/key")
+        for bad in ("hunter2", f"{SECRET}*", f"{SECRET}-${{aws:userid}}", "arn:aws:s3:::bucket/key")
     ),
     # oidc
     Case("oidc.providers.Git-Hub", {"url": "https://gitlab.com", "audiences": ["x"]}, "begin with a letter, for example github: Git-Hub."),
@@ -197,6 +197,7 @@ CASES = [
         for bad in (
             {}, {"url": "http://gitlab.com"}, {"url": "gitlab.com"}, {"url": "https://gitlab.com:8443"}, {"url": "https://gitlab.com?x"},
             {"arn": "gitlab.com"}, {"arn": "arn:aws:iam::123456789012:oidc-provider/*"},
+            {"arn": "arn:aws:iam::123456789012:oidc-provider/${aws:userid}"},
             {"url": "https://gitlab.com", "arn": "arn:aws:iam::123456789012:oidc-provider/gitlab.com"},
         )
     ),
@@ -212,7 +213,7 @@ CASES = [
             " repo:acme/x", "repo:acme/x ", "repo:${aws:x}/*", "project_path:*",
         )
     ),
-    Case(f"{OIDC}.operator.okta.subjects", ["*"], 'prod.operator.okta ("*")'),
+    *(Case(f"{OIDC}.operator.okta.subjects", [bad], f'prod.operator.okta ("{bad}")') for bad in ("*", "ada@*", "00u*")),
     *(Case(f"{OIDC}.operator.okta.audiences", bad, "some of the provider's audiences") for bad in ([], ["sts.amazonaws.com"])),
     *(Case("oidc.max_session_seconds", bad, "max_session_seconds must be a whole number") for bad in (3599, 43201, 3600.5)),
     # audit, notifications, iam, kms_key_arn
@@ -245,7 +246,10 @@ CASES = [
     *(Case("iam.path", bad, "iam.path must begin and end with a slash") for bad in ("data", "/data", "data/", "//")),
     Case("iam.name_prefix", "a b", "iam.name_prefix may hold"),
     Case("iam.permissions_boundary", "boundary", "must be the ARN of a managed policy"),
-    *(Case("kms_key_arn", bad, "must be the ARN of a key") for bad in ("alias/dbt", "arn:aws:kms:eu-central-1:123456789012:alias/dbt", "")),
+    *(
+        Case("kms_key_arn", bad, "must be the ARN of a key")
+        for bad in ("", "alias/dbt", *(f"arn:aws:kms:eu-central-1:123456789012:{key}" for key in ("alias/dbt", "key/*")))
+    ),
 ]  # fmt: skip
 
 

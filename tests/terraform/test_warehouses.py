@@ -30,6 +30,7 @@ OKTA = {
     "client_id": "0oaDbtProd",
     "kms_key_arn": "arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f",
 }
+AUDIT = "analytics-audit-123456789012-eu-central-1"
 S3 = {"s3_staging_dir": "s3://lake/tmp/", "s3_data_dir": "s3://lake/dbt/prod/"}
 WORKGROUP = "0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f"
 AUDIENCE = "//iam.googleapis.com/projects/1234567/locations/global/workloadIdentityPools/aws/providers/dbt"
@@ -45,7 +46,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "redshift": {
         "settings": {"host": "wg.example.com", "dbname": "dev", "region": "eu-central-1", "serverless_work_group": "wg"},
-        "identity": {"workgroup_id": WORKGROUP},
+        "identity": {"workgroup_id": WORKGROUP, "db_user": "dbt_prod", "db_roles": "transformer:Läser von Rohdaten"},
     },
     "bigquery": {
         "settings": {"project": "p", "dataset": "d", "maximum_bytes_billed": 1000000000},
@@ -95,7 +96,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (case("postgres", identity={"method": None}), ".identity of postgres must be"),
     (case("postgres", identity={"resource_id": "my-database"}), ".identity of postgres must be"),
     (case("postgres", identity={"resource_id": "db-*"}), ".identity of postgres must be"),
-    *((case("postgres", {"user": bad}), ".settings.user must name the database user") for bad in ("*", "a b", "a/b")),
+    *((case("postgres", {"user": bad}), ".settings.user must name the database user") for bad in ("*", "a b", "a/b", "${aws:userid}")),
     (case("snowflake", identity={"method": "oauth"}), ".identity.method of snowflake must be aws_attestation"),
     (case("snowflake", identity={"client_id": "0oaDbt"}), ".identity.client_id of snowflake is for method = okta only"),
     *((case("snowflake", identity={**OKTA, "issuer": bad}), ".identity.issuer of snowflake with okta must be a custom authorization server")
@@ -110,9 +111,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (case("redshift", identity={"workgroup_id": None}), ".identity.workgroup_id must be the id of the workgroup"),
     (case("redshift", {**CLUSTER, "cluster_id": "*"}), ".settings.cluster_id of redshift must be of letters"),
     (case("redshift", {**CLUSTER, "dbname": "a/*"}), ".settings.dbname of redshift must be of letters"),
+    *((case("redshift", {"region": bad}), ".settings.region of redshift must be a region") for bad in ("*", "eu-*", "eu-central-1:1")),
+    *((case("redshift", identity={"db_user": bad}), ".identity.db_user of redshift must be one name") for bad in ("a:b", "a'b", "u" * 129)),
+    *((case("redshift", identity={"db_roles": bad}), ".identity.db_roles of redshift must be names")
+      for bad in ("a,b", ":a", "a::b", "a/b", ":".join(["role"] * 52))),
     (case("bigquery", identity={"audience": "https://example.com"}), ".identity.audience of bigquery must be the provider"),
     (case("bigquery", identity={"audience": None}), ".identity.audience of bigquery must be the provider"),
     (case("bigquery", identity={"service_account": "me@example.com"}), ".identity.service_account of bigquery must be"),
+    *((case("athena", {"region_name": bad}), ".settings.region_name of athena must be a region") for bad in ("*", "eu-central-?")),
+    *((bad, ": no location of athena may be in the audit bucket") for bad in (
+        case("athena", {"s3_data_dir": f"s3://{AUDIT}/dbt/"}), case("athena", {"s3_tmp_table_dir": f"s3://{AUDIT}/"}),
+        case("athena", identity={"read_locations": f"s3://raw/,s3://{AUDIT}/audit/runs/"}))),
     (case("athena", {"work_group": "*"}), ".settings.work_group of athena must be of letters"),
     (case("athena", {"schema": "a/b"}), ".settings.schema of athena must be of letters"),
     (case("athena", identity={"databases": "a, b"}), ".identity.databases of athena must be names"),
@@ -130,11 +139,12 @@ variable "cases" {
 }
 
 module "case" {
-  source      = "./warehouse"
-  for_each    = var.cases
-  environment = each.key
-  warehouse   = each.value.warehouse
-  local       = each.value.local
+  source       = "./warehouse"
+  for_each     = var.cases
+  environment  = each.key
+  warehouse    = each.value.warehouse
+  audit_bucket = "AUDIT"
+  local        = each.value.local
 }
 """
 
@@ -143,7 +153,7 @@ module "case" {
 def problems(offline: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """What a plan of all cases says, by the case's key: good ones by their type, bad ones by their place."""
     folder = tmp_path_factory.mktemp("warehouse")
-    (folder / "main.tf").write_text(HARNESS)
+    (folder / "main.tf").write_text(HARNESS.replace("AUDIT", AUDIT))
     shutil.copytree(MODULE, folder / "warehouse")
     # Nothing here needs a provider.
     (folder / "warehouse" / "versions.tf").unlink()
