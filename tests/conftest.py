@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from dbt_runner.worker import GC_THRESHOLDS
 
 _SLOW = pytest.StashKey[set[str]]()
 _FIGURE = "figure"
@@ -49,6 +52,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Takes what a test has measured or counted; the summary shows all of it, in whichever process the test ran."""
     return lambda text: record_property(_FIGURE, text)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests import stays: it is not looked through for garbage again and again, 7 % of their processor time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @pytest.hookimpl(trylast=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser, ASLParserException
 
 from dbt_runner.local import moto_patches
 from dbt_runner.local.moto_patches.registry import Patch
@@ -219,6 +220,16 @@ def _(world: World) -> None:
     get = {"Type": "Task", "Resource": "arn:aws:states:::dynamodb:getItem", "End": True}
     key = {"pk": {"S": "a"}, "sk": {"S": "b"}}
     assert "Item" not in world.output({"A": {**get, "Arguments": {"TableName": table, "Key": key}}})
+
+
+@check("stepfunctions-engine.parse-once")
+def _(world: World) -> None:
+    definition = json.dumps({"QueryLanguage": "JSONata", "StartAt": "A", "States": PASS})
+    (program, tree), (again, same_tree) = (AmazonStateLanguageParser.parse(definition) for _ in range(2))
+    assert same_tree is tree
+    assert again is not program, "a component may keep what belongs to one execution"
+    with pytest.raises(ASLParserException):
+        AmazonStateLanguageParser.parse(definition.replace("Pass", "Nope"))
 
 
 @check("stepfunctions-engine.parameter-case")

@@ -129,6 +129,11 @@ def test_run_results_of_earlier_commands_are_kept_and_none_passes_for_another_on
     assert (good.target / "sources.json").exists()
 
 
+def test_the_log_ends_with_the_last_command(good: Step) -> None:
+    """What a driver's library says when the process ends is nothing that people should look into."""
+    assert [good.ended.log[-1].get(key) for key in ("message", "command", "success")] == ["command ended", 6, True]
+
+
 def test_what_jinja_prints_and_logs_becomes_lines_of_the_log(good: Step) -> None:
     assert "printed by a model" in good.ended.messages
     assert "greetings" in good.ended.messages

