@@ -191,6 +191,15 @@ def test_an_answer_in_another_shape_is_one_warning_and_the_login_goes_on(heard: 
     assert "botocore" in warning and SECRET not in warning
 
 
+def test_a_worker_that_is_ending_keeps_no_driver_from_its_work(connection: SnowflakeRestful, heard: Heard) -> None:
+    def closed(_: str) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    driver_secrets.listen("snowflake", closed, closed)
+    connection.update_tokens("session", "master")
+    assert connection.token == "session"
+
+
 def test_a_version_that_nobody_has_read_is_listened_to_with_a_warning(
     heard: Heard, connection: SnowflakeRestful, monkeypatch: pytest.MonkeyPatch
 ) -> None:

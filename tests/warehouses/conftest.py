@@ -37,6 +37,8 @@ handlers = [logging.StreamHandler(sys.stderr)]
 if os.path.isdir("../target"):
     handlers.append(logging.FileHandler("../target/dbt.log"))
 logging.basicConfig(level=logging.DEBUG, handlers=handlers)
+# Which of its own functions it calls.
+logging.getLogger("botocore.hooks").setLevel(logging.INFO)
 """
 
 

@@ -8,6 +8,7 @@ tests/warehouses search all that they wrote for what the drivers were given.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,8 +81,9 @@ def _teller(tell: Callable[[str], None], warn: Callable[[str], None], missed: st
             nonlocal warned
             if not warned:
                 warned = True
-                # Its text could be of the answer that holds the secret.
-                warn(f"{missed}: {type(exc).__name__}")
+                # At its end the worker has nobody to warn any more. The exception's text could be of the answer that holds the secret.
+                with contextlib.suppress(Exception):
+                    warn(f"{missed}: {type(exc).__name__}")
 
     return tell_all
 
