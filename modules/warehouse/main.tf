@@ -136,7 +136,7 @@ locals {
         if can(local.settings.cluster_id) && can(local.settings[key]) && !can(regex(local.arn_patterns.name, local.settings[key]))
       ],
       !can(local.settings.region) || can(regex(local.arn_patterns.region, local.settings.region)) ? [] : [
-        ".settings.region of redshift must be a region of AWS, such as eu-central-1.",
+        ".settings.region of redshift must be a region of AWS, by its code.",
       ],
       !can(local.identity.db_user) || can(regex(local.redshift_patterns.db_user, local.identity.db_user)) ? [] : [
         ".identity.db_user of redshift must be one name of at most 128 letters, digits, blanks and _ . = + @ -: it travels as a session tag.",
@@ -157,7 +157,7 @@ locals {
 
     athena = concat(
       !can(local.settings.region_name) || can(regex(local.arn_patterns.region, local.settings.region_name)) ? [] : [
-        ".settings.region_name of athena must be a region of AWS, such as eu-central-1.",
+        ".settings.region_name of athena must be a region of AWS, by its code.",
       ],
       [for location in concat([for key in ["s3_staging_dir", "s3_data_dir", "s3_tmp_table_dir"] : lookup(local.settings, key, "")], split(",", lookup(local.identity, "read_locations", ""))) :
         ": no location of athena may be in the audit bucket (${var.audit_bucket}): the team's models must not reach the records of their runs."
