@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,18 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 
 @pytest.fixture(scope="session")
-def online(tmp_path_factory: pytest.TempPathFactory, emulator: str) -> Terraform:
-    """Terraform whose provider talks to the emulator, in eu-central-1."""
+def online(tmp_path_factory: pytest.TempPathFactory, emulator: str, offline: Terraform, checkout: Path) -> Terraform:
+    """Terraform whose provider talks to the emulator, in eu-central-1.
+
+    The provider is installed once, which holds its version against versions.tf. Told where it lies, Terraform does not read all of its
+    700 MB again for each command: https://developer.hashicorp.com/terraform/cli/config/config-file#development-overrides-for-provider-developers
+    """
+    folder = tmp_path_factory.mktemp("provider")
+    shutil.copyfile(checkout / "versions.tf", folder / "versions.tf")
+    offline.check(folder, "init", "-input=false", "-no-color")
+    [provider] = folder.glob(".terraform/providers/registry.terraform.io/hashicorp/aws/*/*")
+    overrides = folder / "overrides.tfrc"
+    overrides.write_text(f'provider_installation {{\n  dev_overrides {{ "hashicorp/aws" = {json.dumps(str(provider))} }}\n}}\n')
     extra = {
         "AWS_ENDPOINT_URL": emulator,
         "AWS_ACCESS_KEY_ID": "test",
@@ -49,7 +60,7 @@ def online(tmp_path_factory: pytest.TempPathFactory, emulator: str) -> Terraform
         "AWS_REGION": "eu-central-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    return Terraform(environment(tmp_path_factory.mktemp("terraform"), extra))
+    return Terraform({**environment(folder, extra), "TF_CLI_CONFIG_FILE": str(overrides)})
 
 
 @pytest.fixture(scope="session")
