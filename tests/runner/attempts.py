@@ -38,7 +38,8 @@ class Run:
         self.lock: Item | None = {"owner": EXECUTION, "run_id": "r-1"}
         self.release = "1.4.2"
 
-    def attempt(self, position: int = 1, number: int = 1) -> int:
+    def write(self) -> None:
+        """What the state machine and Terraform have written before a container starts."""
         pk = environment_pk("prod")
         self.store.put({"pk": pk, "sk": CONFIG, "config": json.dumps(self.config)})
         if self.lock:
@@ -48,6 +49,13 @@ class Run:
         self.store.put(
             {"pk": pk, "sk": RUN_KEY, **item, "started_at": started_at, "request": json.dumps({**self.plan, "steps": self.steps})}
         )
+
+    def attempt(self, position: int = 1, number: int = 1) -> int:
+        self.write()
+        return self.start(position, number)
+
+    def start(self, position: int = 1, number: int = 1) -> int:
+        """The attempt alone, of a run that has been written."""
         return Attempt(self.store, self.sts, self.environment).run("prod", RUN_KEY, position, number)
 
     def outcome(self, sk: str = "STEP#01#build#1") -> Item:
