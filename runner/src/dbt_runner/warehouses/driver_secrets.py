@@ -17,12 +17,14 @@ from typing import Any
 
 # Gets what finds secrets, and tells those. It never fails.
 Teller = Callable[[Callable[[], Iterable[str]]], None]
-# What of AWS's answers is secret and none of its own credentials, by botocore's names: <service>.<operation> and member.
-_AWS_ANSWERS: Mapping[str, str] = {
-    "redshift.GetClusterCredentials": "DbPassword",
-    "redshift.GetClusterCredentialsWithIAM": "DbPassword",
-    "redshift-serverless.GetCredentials": "dbPassword",
-    "sts.GetWebIdentityToken": "WebIdentityToken",
+# What is secret in AWS's answers, by botocore's names: <service>.<operation>.
+_AWS_ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], Iterable[str]]] = {
+    "redshift.GetClusterCredentials": lambda answer: [answer["DbPassword"]],
+    "redshift.GetClusterCredentialsWithIAM": lambda answer: [answer["DbPassword"]],
+    "redshift-serverless.GetCredentials": lambda answer: [answer["dbPassword"]],
+    "sts.GetWebIdentityToken": lambda answer: [answer["WebIdentityToken"]],
+    # For another role that a profile of the project's own names.
+    "sts.AssumeRole": lambda answer: [answer["Credentials"]["SecretAccessKey"], answer["Credentials"]["SessionToken"]],
 }
 # RFC 8693, 2.2.1, and https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts
 _GOOGLE_FIELDS = ("access_token", "accessToken", "id_token", "token")
@@ -95,20 +97,20 @@ def _botocore(tell: Teller) -> None:
     """Takes part in all sessions made from now on: redshift_connector asks for passwords, Snowflake's connector for a token of AWS."""
     from botocore import handlers, parsers
 
-    def telling(member: str) -> Callable[..., None]:
+    def telling(secrets: Callable[[Mapping[str, Any]], Iterable[str]]) -> Callable[..., None]:
         def before_parse(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
             def find() -> Iterable[str]:
                 if response_dict["status_code"] >= 300:
                     return ()
                 parser: Any = parsers.create_parser(operation_model.service_model.resolved_protocol)
                 # As `parse` does, which writes the whole answer to the log first.
-                return (parser._do_parse(response_dict, operation_model.output_shape)[member],)
+                return secrets(parser._do_parse(response_dict, operation_model.output_shape))
 
             tell(find)
 
         return before_parse
 
-    handlers.BUILTIN_HANDLERS.extend((f"before-parse.{answer}", telling(member)) for answer, member in _AWS_ANSWERS.items())
+    handlers.BUILTIN_HANDLERS.extend((f"before-parse.{answer}", telling(secrets)) for answer, secrets in _AWS_ANSWERS.items())
 
 
 def _google_auth(tell: Teller) -> None:
@@ -157,4 +159,5 @@ DRIVERS: Mapping[str, tuple[Driver, ...]] = {
     "redshift": (BOTOCORE,),
     "snowflake": (BOTOCORE, SNOWFLAKE_CONNECTOR),
     "bigquery": (GOOGLE_AUTH,),
+    "athena": (BOTOCORE,),
 }
