@@ -84,6 +84,8 @@ def test_a_session_name_that_fits_is_the_run_id_and_long_ones_stay_apart() -> No
     assert session_name("a" * 64) == "a" * 64
     assert session_name("a" * 79 + "b") != session_name("a" * 80)
     assert session_name("a" * 80).startswith("a" * 55)
+    # Execution names know characters that sessions do not: what becomes of them must not be another run's name.
+    assert len({session_name(run_id) for run_id in ("r-1", "r-1-", "r-1!", "r-1'", "r", "r-", "r!", "r-\u00fc")}) == 8
 
 
 # --- becoming the warehouse role -----------------------------------------------------------------------------------------
@@ -95,8 +97,8 @@ def test_the_role_is_assumed_for_this_run_and_nothing_else(sts: Sts, tmp_path: P
     identity = {"workgroup_id": "x", "db_user": "transformer", "db_roles": "writers"}
     sts.allows(
         RoleArn=ROLE,
-        RoleSessionName="r-1-",
-        SourceIdentity="r-1-",
+        RoleSessionName=session_name("r-1!"),
+        SourceIdentity=session_name("r-1!"),
         Tags=[
             {"Key": "RedshiftDbRoles", "Value": "writers"},
             {"Key": "RedshiftDbUser", "Value": "transformer"},

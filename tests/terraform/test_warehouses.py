@@ -147,6 +147,30 @@ module "case" {
   local        = each.value.local
 }
 """
+# An example of a page, as it stands there, with the defaults of the root module.
+PAGE = """
+variable "warehouse" {
+  type = object({
+    type     = string
+    settings = optional(map(string), {})
+    identity = optional(map(string), {})
+    profile  = optional(string, "generated")
+  })
+}
+
+module "case" {
+  source       = "../warehouse"
+  environment  = basename(path.module)
+  warehouse    = var.warehouse
+  audit_bucket = "AUDIT"
+  local        = false
+}
+"""
+PAGES = [
+    (page.stem, block)
+    for page in sorted((ROOT / "docs" / "warehouses").glob("*.md"))
+    for block in re.findall(r"^```hcl\n(warehouse = .*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+]
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +187,13 @@ def problems(offline: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Ma
     cases |= {"cluster": {"local": False, "warehouse": case("redshift", CLUSTER, {"workgroup_id": None})}}
     cases |= {"unnamed": {"local": False, "warehouse": case("postgres", identity={"method": None, "resource_id": None})}}
     cases |= {"deployed-duckdb": {"local": False, "warehouse": case("duckdb")}}
+    calls = []
+    for number, (page, block) in enumerate(PAGES):
+        example = folder / f"page-{number}-{page}"
+        example.mkdir()
+        (example / "main.tf").write_text(PAGE.replace("AUDIT", AUDIT))
+        calls.append(f'module "page_{number}" {{\n  source = "./{example.name}"\n  {block}}}\n')
+    (folder / "pages.tf").write_text("".join(calls))
     (folder / "cases.tfvars.json").write_text(json.dumps({"cases": cases}))
     offline.check(folder, "init", "-input=false", "-no-color")
     done = offline.run(folder, "plan", "-input=false", "-json", "-var-file=cases.tfvars.json")
@@ -180,6 +211,12 @@ def problems(offline: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Ma
 def test_good_settings_of_every_type_are_accepted(problems: Mapping[str, str]) -> None:
     assert set(GOOD) == set(ADAPTERS)
     assert {key: said for key, said in problems.items() if not key.startswith("bad-")} == {"deployed-duckdb": problems["deployed-duckdb"]}
+
+
+def test_the_examples_of_the_pages_are_planned(problems: Mapping[str, str]) -> None:
+    """A page's example without a problem is a good one of its type; the fixture fails where one is no Terraform at all."""
+    assert {page for page, _ in PAGES} == {"README", *ADAPTERS} - {"duckdb"}
+    assert {key: said for key, said in problems.items() if key.startswith("page-")} == {}
 
 
 def test_duckdb_is_for_the_local_stack_only(problems: Mapping[str, str]) -> None:

@@ -148,12 +148,13 @@ def refusal(exc: BotoCoreError | ClientError, action: str) -> TypedError:
 
 
 def session_name(run_id: str) -> str:
-    """A run id as a RoleSessionName: 2 to 64 of [A-Za-z0-9_+=,.@-]; a longer one keeps its start and gets a hash.
+    """A run id as a RoleSessionName: 2 to 64 of [A-Za-z0-9_+=,.@-]. One that is not of that form keeps its start and gets a hash, so that
+    no two runs have one name.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
     """
-    clean = re.sub(r"[^\w+=,.@-]", "-", run_id, flags=re.ASCII).ljust(2, "-")
-    if len(clean) <= 64:
+    clean = re.sub(r"[^\w+=,.@-]", "-", run_id, flags=re.ASCII)
+    if clean == run_id and 2 <= len(clean) <= 64:
         return clean
     return f"{clean[:55]}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
