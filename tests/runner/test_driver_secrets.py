@@ -30,6 +30,7 @@ from snowflake.connector.network import SnowflakeRestful
 from dbt_runner.events import Secret, decode, encode
 from dbt_runner.warehouses import driver_secrets
 from dbt_runner.warehouses.driver_secrets import BOTOCORE, DRIVERS, GOOGLE_AUTH, SNOWFLAKE_CONNECTOR
+from runner.projects import TESTS
 
 SECRET = "pass/word&of=an hour"
 
@@ -231,6 +232,8 @@ def test_the_drivers_are_made_as_is_expected() -> None:
     """Canary. If this fails, read the new version's source before you extend `known`, and see each build in tests/warehouses fail once."""
     for driver in (BOTOCORE, GOOGLE_AUTH, SNOWFLAKE_CONNECTOR):
         assert driver.knows(metadata.version(driver.distribution)), driver.distribution
+        (low, high), page = driver.known, (TESTS.parent / "docs/upgrade.md").read_text()
+        assert f"| {driver.distribution} | >= {'.'.join(map(str, low))}, < {'.'.join(map(str, high))} |" in page
     # Where the event comes, no line of the log had the answer.
     endpoint: Any = botocore.endpoint.Endpoint
     source = inspect.getsource(endpoint._do_get_response)
