@@ -81,6 +81,12 @@ data "aws_iam_policy_document" "trust" {
       variable = "aws:SourceAccount"
       values   = [data.aws_caller_identity.current.account_id]
     }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_cloudwatch_event_rule.fresh.arn]
+    }
   }
 }
 

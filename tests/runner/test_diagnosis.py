@@ -28,6 +28,8 @@ def failed(name: str, message: str = "", cause: Failure | None = None, **codes: 
         # No connection is opened before the first query.
         (QUERY, ACCESS_DENIED, failed("DbtDatabaseError", cause=failed("RefreshError", oauth="invalid_grant")), "identity"),
         (QUERY, ACCESS_DENIED, failed("DbtDatabaseError", cause=failed("NoCredentialsError")), "identity"),
+        (QUERY, ACCESS_DENIED, failed("DbtRuntimeError", cause=failed("ClientError", aws="ExpiredTokenException")), "identity"),
+        (QUERY, ACCESS_DENIED, failed("DbtDatabaseError", cause=failed("Unauthorized", reason="authError", http="401")), "identity"),
         (QUERY, ACCESS_DENIED, failed("DbtDatabaseError", cause=failed("Forbidden", reason="accessDenied", http="403")), "permission"),
         (QUERY, ACCESS_DENIED, failed("DbtRuntimeError", cause=failed("ClientError", aws="AccessDeniedException")), "permission"),
         (CONNECT, WAREHOUSE_UNAVAILABLE, failed("FailedToConnectError", cause=failed("OperationalError", "Connection refused")), "network"),

@@ -144,7 +144,7 @@ MACHINE = "arn:aws:states:eu-central-1:123456789012:stateMachine:analytics-prod"
 @pytest.mark.parametrize(
     ("role", "asked"),
     [
-        ("scheduler", [Asked("states:StartExecution", f"{MACHINE}:live", {"states:statemachinequalifier": ("live",)})]),
+        ("scheduler", [Asked("states:StartExecution", MACHINE, {"states:statemachinequalifier": ("live",)})]),
         ("events", [Asked("states:StartExecution", f"{MACHINE}-finalize")]),
         ("warehouse", [Asked("rds-db:connect", "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-PROD0/dbt_prod")]),
         (

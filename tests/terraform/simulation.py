@@ -212,11 +212,11 @@ def _with_key(action: str, service: str, context: str, value: str) -> Asked:
 
 
 def _states(operation: str, parameters: Mapping[str, Any]) -> Iterator[Asked]:
-    """https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html"""
+    """Of an alias AWS asks by its machine's ARN: https://docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html"""
     resource = parameters.get("stateMachineArn") or parameters["executionArn"]
     if operation == "StartExecution":
         # moto starts no alias; recorded_runs.LiveAlias holds callers to it and takes it off.
-        yield Asked("states:StartExecution", f"{resource}:live", {"states:statemachinequalifier": ("live",)})
+        yield Asked("states:StartExecution", resource, {"states:statemachinequalifier": ("live",)})
     else:
         yield Asked(f"states:{operation}", resource)
 

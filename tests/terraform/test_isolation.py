@@ -91,7 +91,7 @@ def _calls(mine: str) -> Iterator[tuple[str, str, dict[str, str]]]:
     """What an operator's commands call, as docs/security.md has it: action, resource, context."""
     machine = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{NAME}-{mine}"
     execution = f"{machine.replace(':stateMachine:', ':execution:')}:r-1"
-    yield "states:StartExecution", f"{machine}:live", {"states:StateMachineQualifier": "live"}
+    yield "states:StartExecution", machine, {"states:StateMachineQualifier": "live"}
     yield "states:ListExecutions", machine, {}
     for verb in ("Describe", "Stop"):
         yield f"states:{verb}Execution", execution, {}

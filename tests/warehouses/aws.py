@@ -132,8 +132,9 @@ class Aws:
         body = request.get_data(parse_form_data=False)
         try:
             signed = signed_header(request.method, _url(request), dict(request.headers), body)
-            session = self.caller(signed)
-            if self.others is not None and signed.service not in ("sts", "redshift", "redshift-serverless", "kms"):
+            elsewhere = self.others is not None and signed.service not in ("sts", "redshift", "redshift-serverless", "kms")
+            session = self.caller(signed, self.ahead if elsewhere else timedelta(0))
+            if self.others is not None and elsewhere:
                 return self.others(request, signed.service, session)
             given: dict[str, Any] = json.loads(body) if target else dict(parse_qsl(body.decode()))
             action = target.rpartition(".")[2] or given["Action"]

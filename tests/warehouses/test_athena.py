@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -154,6 +155,13 @@ def test_a_test_that_counts_failures_fails_the_build(on_athena: WarehouseRun, la
     lake.failures = 3
     outcome = on_athena.build()
     assert (outcome["error"], on_athena.built()["not_null_big_orders_id"]) == ("Dbt.TestFailure", "fail")
+
+
+def test_a_session_that_is_over_is_access_denied(on_athena: WarehouseRun, lake: Lake, cloud: Aws) -> None:
+    cloud.ahead = timedelta(minutes=61)
+    outcome = on_athena.check()
+    assert (outcome["error"], outcome["fault"], lake.calls) == ("Dbt.AccessDenied", "identity", set())
+    assert "The security token included in the request is expired" in outcome["message"]
 
 
 def test_another_role_is_access_denied(on_athena: WarehouseRun, lake: Lake) -> None:

@@ -29,6 +29,25 @@ _CREDENTIALS = frozenset(
         "TokenNotServed",
     }
 )
+# What AWS and Google answer to credentials that they do not take, whatever was asked for.
+# https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
+_OF_THE_IDENTITY = frozenset(
+    {
+        *(
+            ("aws", code)
+            for code in (
+                "ExpiredToken",
+                "ExpiredTokenException",
+                "IncompleteSignature",
+                "InvalidClientTokenId",
+                "InvalidSignatureException",
+                "SignatureDoesNotMatch",
+                "UnrecognizedClientException",
+            )
+        ),
+        ("http", "401"),
+    }
+)
 # The server is there and says so: kinds of codes (dbt_runner.evidence) that come from nobody else, and PostgreSQL's way without any.
 _SERVER_CODES = frozenset({"sqlstate", "errno", "reason", "aws", "athena"})
 _SERVER_TEXTS = ("FATAL: ",)
@@ -55,7 +74,8 @@ def fault_of(stage: int, kind: ErrorKind, failure: Failure) -> str:
             _SERVER_CODES & link.codes.keys() or any(text in link.message for text in _SERVER_TEXTS) for link in chain
         )
         return WAREHOUSE if answered and not any("os" in link.codes for link in chain) else NETWORK
-    if kind is ACCESS_DENIED and stage > CONNECT and not any(_CREDENTIALS.intersection(link.names) for link in chain):
+    not_known = any(_CREDENTIALS.intersection(link.names) or _OF_THE_IDENTITY & link.codes.items() for link in chain)
+    if kind is ACCESS_DENIED and stage > CONNECT and not not_known:
         return PERMISSION
     return IDENTITY if kind is ACCESS_DENIED else WAREHOUSE
 
