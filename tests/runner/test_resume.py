@@ -453,7 +453,7 @@ def test_steps_are_resumed_with_each_version_that_the_runner_admits() -> None:
     from dbt_runner.dbt_hooks import KNOWN
 
     project = tomllib.loads((ROOT / "runner" / "pyproject.toml").read_text())["project"]
-    (first, before) = (".".join(map(str, version)) for version in KNOWN)
+    first, before = KNOWN.bounds
     assert f"dbt-core>={first},<{before}" in project["dependencies"]
 
 

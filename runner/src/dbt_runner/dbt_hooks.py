@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from importlib import metadata
 from typing import Any
 
 from dbt.graph import GraphQueue
@@ -19,8 +18,9 @@ from dbt.parser.manifest import ManifestLoader
 from dbt.task.build import BuildTask
 from dbt.task.runnable import GraphRunnableTask
 
-# The versions whose source was read: from the first to before the second.
-KNOWN = ((1, 10), (1, 12))
+from dbt_runner.known_versions import KnownVersions
+
+KNOWN = KnownVersions("dbt-core", (1, 10), (1, 12))
 
 
 class UnknownDbt(Exception):
@@ -66,7 +66,7 @@ def staying_apart() -> Iterator[None]:
 @contextlib.contextmanager
 def _queues(wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]) -> Iterator[None]:
     """Inside, dbt's tasks make their queues by what `wrap` makes of their own method."""
-    _check_version(metadata.version("dbt-core"))
+    _check_version()
     originals = {task: task.__dict__["get_graph_queue"] for task in (GraphRunnableTask, BuildTask)}
     try:
         for task, original in originals.items():
@@ -85,7 +85,7 @@ def finding_seeds() -> Iterator[None]:
     reads the file on its own (DuckDB's) goes to a folder that was another container's. A dbt that is none of the KNOWN ones is left
     as it is.
     """
-    if not _is_known(metadata.version("dbt-core")):
+    if not KNOWN.has_installed:
         yield
         return
     original = ManifestLoader.__dict__["get_full_manifest"]
@@ -176,15 +176,10 @@ def _sort_unit_tests(task: Any, selected: set[str], done: frozenset[str], left_o
     return alone
 
 
-def _is_known(version: str) -> bool:
-    first, before = KNOWN
-    return first <= tuple(int(part) for part in version.split(".")[:2]) < before
-
-
-def _check_version(version: str) -> None:
-    if not _is_known(version):
-        first, before = KNOWN
+def _check_version() -> None:
+    if not KNOWN.has_installed:
+        first, before = KNOWN.bounds
         raise UnknownDbt(
-            f"dbt-core {version} is none of the versions that a step can be resumed with, or run apart from another release "
-            f"(from {'.'.join(map(str, first))} to before {'.'.join(map(str, before))}): start a new run"
+            f"dbt-core {KNOWN.installed} is none of the versions that a step can be resumed with, or run apart from another release "
+            f"(from {first} to before {before}): start a new run"
         )

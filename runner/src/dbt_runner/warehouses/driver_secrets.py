@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from dbt_runner.known_versions import KnownVersions
+
 # Gets what finds secrets, and tells those. It never fails.
 Teller = Callable[[Callable[[], Iterable[str]]], None]
 # What is secret in AWS's answers, by botocore's names: <service>.<operation>.
@@ -35,18 +37,12 @@ class Driver:
     """A library that obtains secrets.
 
     Attributes:
-        distribution: its name as a package.
-        known: the versions whose source was read: from the first to before the second.
+        known: its versions that were read.
         listen: has it tell them, from now on, in this process.
     """
 
-    distribution: str
-    known: tuple[tuple[int, ...], tuple[int, ...]]
+    known: KnownVersions
     listen: Callable[[Teller], None]
-
-    def knows(self, version: str) -> bool:
-        first, before = self.known
-        return first <= tuple(int(part) for part in version.split(".")[:2]) < before
 
 
 def listen(warehouse: str, tell: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -59,13 +55,13 @@ def listen(warehouse: str, tell: Callable[[str], None], warn: Callable[[str], No
     """
     for driver in DRIVERS.get(warehouse, ()):
         try:
-            version = metadata.version(driver.distribution)
+            version = driver.known.installed
         except metadata.PackageNotFoundError:
             # Without its driver nobody logs in, which dbt says better.
             continue
-        missed = f"what {driver.distribution} {version} makes of its credentials may be missing from the mask"
+        missed = f"what {driver.known.distribution} {version} makes of its credentials may be missing from the mask"
         try:
-            if not driver.knows(version):
+            if not driver.known.has_installed:
                 warn(f"{missed}: it is none of the versions that are known")
             driver.listen(_teller(tell, warn, missed))
         except Exception as exc:
@@ -152,9 +148,9 @@ def _snowflake_connector(tell: Teller) -> None:
     connection.update_tokens = update_tokens
 
 
-BOTOCORE = Driver("botocore", ((1, 44), (2,)), _botocore)
-GOOGLE_AUTH = Driver("google-auth", ((2, 62), (3,)), _google_auth)
-SNOWFLAKE_CONNECTOR = Driver("snowflake-connector-python", ((4, 8), (5,)), _snowflake_connector)
+BOTOCORE = Driver(KnownVersions("botocore", (1, 44), (2,)), _botocore)
+GOOGLE_AUTH = Driver(KnownVersions("google-auth", (2, 62), (3,)), _google_auth)
+SNOWFLAKE_CONNECTOR = Driver(KnownVersions("snowflake-connector-python", (4, 8), (5,)), _snowflake_connector)
 DRIVERS: Mapping[str, tuple[Driver, ...]] = {
     "redshift": (BOTOCORE,),
     "snowflake": (BOTOCORE, SNOWFLAKE_CONNECTOR),

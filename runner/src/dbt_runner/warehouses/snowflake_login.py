@@ -11,15 +11,15 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
+
+from dbt_runner.known_versions import KnownVersions
 
 # Names of the two variables by which the broker tells where the token is.
 TOKEN_URL, TOKEN_AUTHORIZATION = "DBT_RUNNER_TOKEN_URL", "DBT_RUNNER_TOKEN_AUTHORIZATION"
 # The field of the broker's answer.
 TOKEN_FIELD = "access_token"
-# The versions of dbt-snowflake whose source was read: from the first to before the second.
-KNOWN = ((1, 10), (1, 13))
+KNOWN = KnownVersions("dbt-snowflake", (1, 10), (1, 13))
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -46,9 +46,7 @@ def ask_at_each_login(environment: Mapping[str, str]) -> None:
     except ImportError:
         # The image has no such adapter, which dbt says better.
         return
-    version = metadata.version("dbt-snowflake")
-    first, before = KNOWN
-    known = first <= tuple(int(part) for part in version.split(".")[:2]) < before
+    version, known = KNOWN.installed, KNOWN.has_installed
     original = SnowflakeCredentials.auth_args
 
     def auth_args(credentials: Any) -> dict[str, Any]:
