@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from botocore.stub import Stubber
 
 from dbt_runner import attempt, audit, identity, release, stage
@@ -295,6 +296,26 @@ def test_a_warehouse_role_that_aws_refuses_runs_nothing(run: Run, released: None
         run.sts = lambda: client
         assert run.attempt() == 21
     assert run.outcome()["error"] == "Dbt.AccessDenied"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "fault"),
+    [
+        (EndpointConnectionError(endpoint_url="https://sts.eu-central-1.amazonaws.com"), "Dbt.WarehouseUnavailable", "network"),
+        (ReadTimeoutError(endpoint_url="https://sts.eu-central-1.amazonaws.com"), "Dbt.WarehouseUnavailable", "network"),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "AssumeRole"), "Dbt.WarehouseUnavailable", "identity"),  # type: ignore[typeddict-item]
+        (ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole"), "Dbt.AccessDenied", "identity"),
+    ],
+)
+def test_a_check_without_a_way_to_sts_blames_the_network(
+    run: Run, released: None, nothing_starts: None, answer: Exception, error: str, fault: str
+) -> None:
+    rds = {"host": "db.example.org", "user": "dbt", "dbname": "a"}
+    run.config["warehouse"] = {"type": "postgres", "settings": rds, "identity": {"method": "rds_iam"}}
+    run.sts = lambda: Mock(assume_role=Mock(side_effect=answer))
+    run.attempt(0)
+    outcome = run.outcome("STEP#00#health_check#1")
+    assert (outcome["error"], outcome["fault"]) == (error, fault)
 
 
 # --- the worker's surroundings, and signals ------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from dbt_runner import (
 )
 from dbt_runner.broker import Broker
 from dbt_runner.compute import FARGATE, Compute
-from dbt_runner.errors import ACCESS_DENIED, RUNNER_ERROR, WAREHOUSE_UNAVAILABLE, TypedError
+from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
@@ -225,8 +225,7 @@ class Attempt:
             try:
                 extra = left.enter_context(self._credentials(asked, work, log, project))
             except TypedError as exc:
-                refused = exc.kind in (ACCESS_DENIED, WAREHOUSE_UNAVAILABLE)
-                return outcome.from_error(exc, fault=diagnosis.IDENTITY if refused else None)
+                return outcome.from_error(exc, fault=diagnosis.fault_of_credential(exc))
             environment = {**identity.worker_environment(self._environment, work), **extra}
             timeout = asked.config.health_check_timeout_seconds
             supervisor = Supervisor(environment, log, self._interrupts, lambda _: None, timeout, _PROBE_GRACE_SECONDS, self._mask)

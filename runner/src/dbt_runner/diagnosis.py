@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
+from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind, TypedError
 from dbt_runner.events import Failure
 
 # The stages of the probe: the connection, one question, and what dbt will need beyond that.
@@ -78,6 +78,20 @@ def fault_of(stage: int, kind: ErrorKind, failure: Failure) -> str:
     if kind is ACCESS_DENIED and stage > CONNECT and not not_known:
         return PERMISSION
     return IDENTITY if kind is ACCESS_DENIED else WAREHOUSE
+
+
+def fault_of_credential(exc: TypedError) -> str | None:
+    """Of a credential that the broker could not get: the network's where nobody answered, as without a way to STS, else the identity's.
+
+    Returns:
+        One of FAULTS; None where it was something else that failed.
+    """
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    if exc.kind not in (ACCESS_DENIED, WAREHOUSE_UNAVAILABLE):
+        return None
+    unanswered = isinstance(exc.__cause__, (ConnectionError, HTTPClientError, OSError))
+    return NETWORK if unanswered and exc.kind is WAREHOUSE_UNAVAILABLE else IDENTITY
 
 
 def fault_without_answer(stage: int) -> str:

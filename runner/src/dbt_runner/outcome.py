@@ -180,7 +180,7 @@ def without_credential(ended: Outcome, fault: TypedError | None) -> Outcome:
     """
     if fault is None or ended.error is not ACCESS_DENIED:
         return ended
-    at_fault = diagnosis.IDENTITY if ended.fault else None
+    at_fault = diagnosis.fault_of_credential(fault) if ended.fault else None
     return replace(
         ended, fault=at_fault, error=fault.kind, message=f"{fault.message}; then {ended.message}", why=f"{fault.why}; {ended.why}"
     )
