@@ -29,6 +29,19 @@ locals {
   # repo:ac*) lets strangers in where an issuer serves more than one customer, as those of GitHub and GitLab do.
   oidc_anchored_pattern = "^([^*?:/|@]+:[^*?:/|@]+[:/|@]|[^*?:/|@]+[/|])"
 
+  # Issuers that everybody may have a token of: each subject must name the owner, in full, also one without a wildcard. A repository's
+  # administrator chooses what the subject is made of, so that ref:refs/heads/main or environment:prod may be anybody's.
+  # https://docs.github.com/en/actions/reference/security/oidc#customizing-the-token-claims
+  # https://docs.gitlab.com/ci/secrets/id_token_authentication/
+  # https://developer.hashicorp.com/terraform/cloud-docs/dynamic-provider-credentials/workload-identity-tokens
+  # https://buildkite.com/docs/pipelines/security/oidc
+  oidc_shared_issuers = {
+    "token.actions.githubusercontent.com" = "(^|:)((repo|repository|workflow_ref|job_workflow_ref):[^*?:/]+/|(repository_id|repository_owner|repository_owner_id):[^*?:]+(:|$))"
+    "gitlab.com"                          = "^project_path:[^*?:/]+/"
+    "app.terraform.io"                    = "^organization:[^*?:]+:"
+    "agent.buildkite.com"                 = "^organization:[^*?:]+:"
+  }
+
   # A reference to a secret may name a JSON key, a stage and a version at its end.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
   secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?$\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?$\\s]+)$"
@@ -615,6 +628,19 @@ variable "oidc" {
     error_message = "A subject must say who it is. A wildcard may stand only behind a full owner, such as repo:acme/analytics:ref:refs/tags/*, project_path:acme/* or a whole subject without any; not alone, not in the owner (*, repo:*, repo:ac*), and $ and blanks at the edges are refused: ${join(", ", flatten([
       for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects : "${env}.${role}.${key} (\"${s}\")"
         if !(can(regex(local.oidc_subject_pattern, s)) && (!can(regex("[*?]", s)) || can(regex(local.oidc_anchored_pattern, s))))
+      ]]]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for key, grant in role : [for s in grant.subjects :
+        can(regex(lookup(local.oidc_shared_issuers, try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), ""), ""), s))
+      ]]]
+    ]))
+    error_message = "Everybody may have a token of this issuer, so that a subject must name its owner in full: repo:acme/... at GitHub, project_path:acme/... at GitLab, organization:acme:... at HCP Terraform and Buildkite: ${join(", ", flatten([
+      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects : "${env}.${role}.${key} (\"${s}\")"
+        if !can(regex(lookup(local.oidc_shared_issuers, try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), ""), ""), s))
       ]]]
     ]))}."
   }

@@ -52,11 +52,17 @@ GOOD: dict[str, Any] = {
     "oidc": {
         "providers": {
             "github": {"url": "https://token.actions.githubusercontent.com", "audiences": ["sts.amazonaws.com"]},
+            "gitlab": {"arn": "arn:aws:iam::123456789012:oidc-provider/gitlab.com", "audiences": ["https://gitlab.com"]},
+            "hcp": {"url": "https://app.terraform.io", "audiences": ["aws.workload.identity"]},
             "okta": {"arn": "arn:aws:iam::123456789012:oidc-provider/acme.okta.com/oauth2/aus1", "audiences": ["api://ci", "0oaPeople"]},
         },
         "environments": {
             "prod": {
-                "deployer": {"github": {"subjects": ["repo:acme/analytics:environment:prod", "repo:acme/*", "organization:acme:p?:*"]}},
+                "deployer": {
+                    "github": {"subjects": ["repo:acme/analytics:environment:prod", "repo:acme/*", "environment:prod:repository_id:7"]},
+                    "gitlab": {"subjects": ["project_path:acme/analytics:ref_type:branch:ref:main"]},
+                    "hcp": {"subjects": ["organization:acme:p?:*"]},
+                },
                 "operator": {"okta": {"subjects": ["ada@example.com", "00uAda"], "audiences": ["0oaPeople"]}},
             }
         },
@@ -204,13 +210,21 @@ CASES = [
     Case("oidc.providers.twice", {"url": "https://acme.okta.com/oauth2/aus1", "audiences": ["x"]}, "have the same issuer"),
     *(Case("oidc.providers.github.audiences", bad, "in full, without") for bad in ([], [""], ["*"], ["sts.*"], ["a b"], ["${aws:x}"])),
     Case("oidc.environments.dev", {}, "what is not in environments: dev."),
-    Case(f"{OIDC}.operator.gitlab", {"subjects": ["x"]}, "not in oidc.providers: prod: gitlab."),
+    Case(f"{OIDC}.operator.bitbucket", {"subjects": ["x"]}, "not in oidc.providers: prod: bitbucket."),
     *(Case(f"{OIDC}.{role}.{key}.subjects", [], f"would do otherwise: prod.{role}.{key}.") for role, key in GRANTS),
     *(
         Case(f"{OIDC}.deployer.github.subjects", ["repo:acme/a:ref:refs/heads/main", bad], f'prod.deployer.github ("{bad}")')
         for bad in (
             "", " ", "*", "**", "?*", "repo:*", "repo:*/*", "repo:ac*", "repo:*/a:ref:refs/heads/main", "rep*", "*:acme/x", "*@example.com",
             " repo:acme/x", "repo:acme/x ", "repo:${aws:x}/*", "project_path:*",
+        )
+    ),
+    # Whose token it is, no matter what else it says.
+    *(
+        Case(f"{OIDC}.deployer.{key}.subjects", [bad], f'at HCP Terraform and Buildkite: prod.deployer.{key} ("{bad}")')
+        for key, bad in (
+            ("github", "environment:prod"), ("github", "ref:refs/*"), ("github", "repo:acme"), ("gitlab", "ref_type:tag:*"),
+            ("hcp", "workspace:prod:run_phase:apply"),
         )
     ),
     *(Case(f"{OIDC}.operator.okta.subjects", [bad], f'prod.operator.okta ("{bad}")') for bad in ("*", "ada@*", "00u*")),
