@@ -10,6 +10,9 @@ INSTALLED := $(VENV)/.installed
 # One worker a core, and one more: that of the flow tests, which share one applied stack, mostly waits for it.
 PYTEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
+# What is compiled is kept: three workers compile 170 files of tests, and each process that they start compiles the package.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +39,7 @@ demo-rollback: setup ## a broken release and the way back, on the embedded AWS
 
 .PHONY: test
 test: setup ## everything the project promises
-	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: faults
 faults: setup ## what a run survives, with figures: kills at random moments, outages of AWS, every error of every call

@@ -61,10 +61,21 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def pytest_unconfigure() -> None:
+    """Or libraries that look for leaks when the process ends find what is frozen."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Stops when pytest-xdist does not keep groups together: the tests would pass, with an apply for each worker."""
-    if not hasattr(config, "workerinput") or not config.getoption("loadgroup", False):
+    """The longest group begins first, and what can go to any worker comes last: with --no-loadscope-reorder, all end at one time.
+
+    Stops when pytest-xdist does not keep groups together: the tests would pass, with an apply for each worker.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=lambda item: (item.get_closest_marker("stack") is None, item.get_closest_marker("xdist_group") is None))
+    if not config.getoption("loadgroup", False):
         return
     loose = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
     if loose:

@@ -46,7 +46,8 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = RUN_SECON
     deadline = time.monotonic() + seconds
     while (found := look()) is None:
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
+        # Each look is requests that the stack answers, while it runs.
+        time.sleep(0.25)
     return found
 
 
@@ -193,14 +194,17 @@ class Stack:
 
 
 def environments(home: Path) -> dict[str, Any]:
-    """Three environments of one apply: one a policy for runs that overlap, with a database each; `queue` has a Lambda function."""
+    """Three environments of one apply: one a policy for runs that overlap, with a database each.
+
+    `queue` has a Lambda function, and `busy` no health check.
+    """
     jobs = json.loads((CHECKOUT / "examples" / "local" / "jobs.json").read_text())
     return {
         name: {
             "warehouse": {"type": "duckdb", "settings": {"path": str(home / f"{name}.duckdb"), "threads": "4"}},
             "compute": {"spot": name != "queue", "sizes": [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}]},
             "retry": {"max_attempts": 3, "interval_seconds": 2, "backoff_rate": 2},
-            "health_check": {"compute": "lambda" if name == "queue" else "fargate"},
+            "health_check": {"enabled": name != "busy", "compute": "lambda" if name == "queue" else "fargate"},
             "overlap": overlap,
             "timeout_seconds": 1800,
             "jobs": jobs,

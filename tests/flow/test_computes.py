@@ -59,7 +59,8 @@ ON_LAMBDA = {"seed": "lambda", "freshness": "lambda", "build": "lambda", "docs":
 MIXED = {"seed": "lambda", "freshness": "lambda", "build": "fargate"}
 
 
-@pytest.mark.parametrize("where", [ON_LAMBDA, MIXED], ids=["lambda", "mixed"])
+# MIXED has both.
+@pytest.mark.parametrize("where", [pytest.param(ON_LAMBDA, id="lambda", marks=pytest.mark.slow), pytest.param(MIXED, id="mixed")])
 def test_a_run_leaves_the_same_records_wherever_its_steps_run(
     stack: Stack, hourly: tuple[Mapping[str, Any], Item], where: dict[str, str]
 ) -> None:

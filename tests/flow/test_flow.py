@@ -174,9 +174,8 @@ def test_an_invalid_request_is_recorded_and_starts_nothing(stack: Stack, documen
     assert stack.outcomes("local", execution["executionArn"]) == []
 
 
-@pytest.mark.parametrize(
-    "command", ["rm -rf /", "run --profiles-dir /tmp", "run --target=prod", "debug", "run 'unclosed", "run\nseed", "run; true"]
-)
+# Which commands are refused is a matter of tests/runner/test_request.py; here it is where.
+@pytest.mark.parametrize("command", ["rm -rf /", "run --target=prod"])
 def test_a_command_that_is_refused_is_refused_before_any_step_runs(stack: Stack, command: str) -> None:
     execution, record = stack.run("local", {"steps": [step("run --select fast", name="good"), step(command, name="bad")]})
     assert record["error"] == "Dbt.InvalidRequest"

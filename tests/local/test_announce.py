@@ -12,6 +12,9 @@ from asl.ended import ENDED, FAILED, node
 from asl.fakes import RUN_ID, RUN_KEY
 from local.support import World
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 NAMESPACE = "dbt/analytics/test"
 
 

@@ -19,6 +19,9 @@ from dbt_runner.store import CLAIM, LOCK, Item, Store, environment_pk, run_pk
 from local.support import World
 from local.test_dbt_run_retries import config
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 KEY = AttemptKey("test", "r1", 1, "build", 1)
 SCRIPT = "trap 'echo stopped; exit 40' TERM; echo started; while true; do sleep 0.05; done"
 

@@ -12,6 +12,9 @@ from asl import render
 from dbt_runner.local.emulator import Emulator
 from local.support import World
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 # What a container does: the first attempt is killed, the second one ends well.
 SCRIPT = 'echo "$0 $DBT_RUNNER_STEP $DBT_RUNNER_ATTEMPT"; [ "$DBT_RUNNER_ATTEMPT" = 2 ] || kill -9 $$'
 SIZES = [{"cpu": 256, "memory": 512}, {"cpu": 512, "memory": 1024}]

@@ -11,6 +11,9 @@ import pytest
 from dbt_runner.local.ecs_agent import TaskEnd
 from local.support import World, wait_for
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 
 def end_of(world: World, arn: str) -> TaskEnd:
     return wait_for(lambda: next((end for end in world.emulator.agent.ended if end.task_arn == arn), None), f"{arn} has ended")

@@ -17,6 +17,9 @@ from dbt_runner.local.emulator import Emulator
 from dbt_runner.local.errors import MotoError, StackError
 from local.support import World, wait_for
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[World]:

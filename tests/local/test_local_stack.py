@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import psutil
 import pytest
 
 import dbt_runner
+from dbt_runner.errors import COMPILATION_ERROR, TypedError
+from dbt_runner.local import session
 from dbt_runner.local import stack as stack_module
 from dbt_runner.local.errors import StackError, TerraformError
 from dbt_runner.local.stack import LocalStack, Progress, find_module
+from dbt_runner.release import Candidate
 
 # One call of the AWS provider would need the provider; that the real module applies is what the flow tests are about.
 TINY = """
@@ -153,6 +157,21 @@ def test_an_error_inside_the_block_takes_it_down(make: Callable[..., LocalStack]
     with pytest.raises(ZeroDivisionError), stack:
         raise ZeroDivisionError
     assert_down(stack)
+
+
+@pytest.mark.terraform
+def test_giving_up_ends_an_up(make: Callable[..., LocalStack]) -> None:
+    stack: LocalStack = make(on_progress=lambda progress: stack.give_up() if progress.phase == "init" else None)
+    with pytest.raises(TerraformError, match="was stopped"):
+        stack.up()
+    assert_down(stack)
+
+
+def test_terraform_was_stopped_because_the_project_cannot_be_used() -> None:
+    candidate: Future[Candidate] = Future()
+    candidate.set_exception(TypedError(COMPILATION_ERROR, "it does not parse"))
+    with pytest.raises(TypedError, match="it does not parse"), session._in_place_of_terraforms_error(candidate):
+        raise TerraformError("terraform apply was stopped")
 
 
 def assert_down(stack: LocalStack) -> None:

@@ -22,6 +22,9 @@ from dbt_runner.local import moto_patches
 from dbt_runner.local.moto_patches.registry import Patch
 from local.support import ROLE, SYNC, World, wait_for
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 PATCHES = moto_patches.all_patches()
 CHECKS: dict[str, Callable[[World], None]] = {}
 

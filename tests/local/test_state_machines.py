@@ -11,6 +11,9 @@ from botocore.exceptions import ClientError
 
 from local.support import World, wait_for
 
+# One worker imports moto and patches it.
+pytestmark = pytest.mark.xdist_group("emulator")
+
 KEY = {"pk": {"S": "ENV#test"}, "sk": {"S": "LOCK"}}
 
 

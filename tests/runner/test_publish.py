@@ -18,6 +18,9 @@ from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, RELEASE_NOT_FO
 from dbt_runner.store import Store
 from runner.releases import ALICE, BOB, objects, refused, write
 
+# One worker publishes the example.
+pytestmark = pytest.mark.xdist_group("publish")
+
 SECRET = "hunter2-in-a-file"
 
 

@@ -16,7 +16,7 @@ from terraform.mutants import mutants
 from terraform.prover import Question, Request, witness
 from terraform.tool import ROOT, Terraform
 
-pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-network")]
+pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
 
 MODULE = ROOT / "modules" / "image_repository"
 INPUTS = Path(__file__).parent / "inputs" / "image_repository.tfvars.json"

@@ -17,7 +17,7 @@ from terraform.inventory import FOLDER, compare, resources, statements
 from terraform.prover import listed
 from terraform.tool import ROOT, Terraform
 
-pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-network")]
+pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
 
 EXAMPLE = ROOT / "examples" / "private_network"
 INPUTS = Path(__file__).parent / "inputs" / "private_network.tfvars.json"

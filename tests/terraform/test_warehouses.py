@@ -20,7 +20,7 @@ from terraform.prover import witness
 from terraform.tool import ROOT, Terraform
 from terraform.warehouse_claims import ENVIRONMENTS, becomes_warehouse, warehouse_claims
 
-pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-warehouses")]
+pytestmark = [pytest.mark.terraform, pytest.mark.xdist_group("terraform-plans")]
 
 MODULE = ROOT / "modules" / "warehouse"
 KINDS = {str: "string", int: "whole number", float: "number", bool: "true or false"}

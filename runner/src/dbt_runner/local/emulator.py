@@ -91,7 +91,7 @@ class Emulator:
         self._log_level = _interpreter_log.level
         _interpreter_log.setLevel(logging.CRITICAL)
         try:
-            self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="moto", daemon=True)
+            self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="moto", daemon=True)
             self._thread.start()
             engine_clients.connect(self.endpoint)
             event_queue.start()

@@ -95,7 +95,7 @@ class LambdaSandbox:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._server = _RuntimeApi(self._calls, self._answers, self._idle)
-        self._server_thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._server_thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
         self._server_thread.start()
 
     @property

@@ -22,6 +22,7 @@ from typing import Any
 
 from dbt_runner import config, promotion, publish, release, runs, stage
 from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.local.errors import TerraformError
 from dbt_runner.local.stack import LocalStack, Progress, find_module
 from dbt_runner.runs import RunDetail
 from dbt_runner.store import Item, Store, environment_pk, release_pk, run_pk
@@ -89,7 +90,9 @@ def run_project(
         say(f"packing and parsing {project}")
         candidate = pool.submit(_candidate, project, Path(folder), say)
         started = time.monotonic()
-        with LocalStack(home, variables={"compute": compute}, on_progress=_Reporter(say, candidate), on_warning=_warner(say)) as stack:
+        local = LocalStack(home, variables={"compute": compute}, on_progress=_Reporter(say, candidate), on_warning=_warner(say))
+        candidate.add_done_callback(lambda done: local.give_up() if done.exception() else None)
+        with _in_place_of_terraforms_error(candidate), local as stack:
             up = time.monotonic()
             store = open_store(stack)
             done = release.commit(store, candidate.result())
@@ -148,6 +151,17 @@ def open_store(stack: LocalStack) -> Store:
 
 def _warner(say: Say) -> Say:
     return lambda text: say(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def _in_place_of_terraforms_error(candidate: Future[release.Candidate]) -> Iterator[None]:
+    """Raises why a project cannot be used, where Terraform was stopped for it."""
+    try:
+        yield
+    except TerraformError:
+        if candidate.done():
+            candidate.result()
+        raise
 
 
 def _candidate(project: Path, folder: Path, say: Say) -> release.Candidate:

@@ -137,6 +137,12 @@ class LocalStack:
         self._outputs = outputs
         self._on_progress(Progress("ready"))
 
+    def give_up(self) -> None:
+        """End an `up` that another thread waits for: Terraform is stopped, and `up` raises TerraformError. Does nothing before that."""
+        terraform = self._terraform
+        if terraform is not None:
+            terraform.stop()
+
     def plan_again(self) -> list[Change]:
         """What another `terraform apply` would change: nothing, if the provider and the emulator agree."""
         return self._applied().plan()

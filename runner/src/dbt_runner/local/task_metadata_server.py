@@ -22,7 +22,7 @@ class TaskMetadataServer:
         self._tasks: dict[str, dict[str, Any]] = {}
         self._server = _Server(self._tasks)
         serve = self._server.serve_forever
-        self._thread = threading.Thread(target=serve, kwargs={"poll_interval": 0.05}, name="task-metadata", daemon=True)
+        self._thread = threading.Thread(target=serve, kwargs={"poll_interval": 0.2}, name="task-metadata", daemon=True)
         self._thread.start()
 
     def add(self, task: Any, image: str) -> dict[str, str]:
