@@ -103,7 +103,7 @@ def test_the_role_is_assumed_for_this_run_and_nothing_else(sts: Sts, tmp_path: P
             {"Key": "RedshiftDbRoles", "Value": "writers"},
             {"Key": "RedshiftDbUser", "Value": "transformer"},
             {"Key": "environment", "Value": "prod"},
-            {"Key": "run", "Value": "r-1-"},
+            {"Key": "run", "Value": session_name("r-1!")},
         ],
         TransitiveTagKeys=["RedshiftDbRoles", "RedshiftDbUser", "environment", "run"],
         DurationSeconds=3600,

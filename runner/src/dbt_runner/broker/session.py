@@ -160,5 +160,8 @@ def session_name(run_id: str) -> str:
 
 
 def _tag_value(text: str) -> str:
-    """https://docs.aws.amazon.com/STS/latest/APIReference/API_Tag.html: execution names know characters that tags do not."""
-    return re.sub(r"[^\w .:/=+@-]", "-", text)
+    """A run id where a tag may hold it, else the session's name: execution names know characters that tags do not.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_Tag.html
+    """
+    return text if re.fullmatch(r"[\w .:/=+@-]{1,256}", text) else session_name(text)
