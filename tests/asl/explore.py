@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from moto import mock_aws
@@ -79,16 +80,21 @@ def paths(machine: str, state: str, *, every: bool = False) -> Iterator[Path]:
     retried = {error for retrier in definition.get("Retry", []) for error in retrier["ErrorEquals"]}
     caught = {error for catcher in definition.get("Catch", []) for error in catcher["ErrorEquals"]}
     errors = error_names.of_call(definition["Resource"]) | retried | caught - {error_names.CATCH_ALL} | {UNKNOWN}
-    with mock_aws():
-        calls = [call.state for call in _execute(make_cloud(), machine, state).calls].count(state)
     told_apart = sorted(errors) if every else _told_apart(definition, errors)
-    for occurrence in range(1, calls + 1):
+    for occurrence in range(1, _calls(machine, state) + 1):
         for error in told_apart:
             yield Path(machine, state, error, occurrence, lasting=False)
             if error in retried:
                 yield Path(machine, state, error, occurrence, lasting=True)
         for error in told_apart if state in _STARTERS else []:
             yield Path(machine, state, error, occurrence, lasting=False, lost=True)
+
+
+@cache
+def _calls(machine: str, state: str) -> int:
+    """How often a Task is called where nothing fails."""
+    with mock_aws():
+        return [call.state for call in _execute(make_cloud(), machine, state).calls].count(state)
 
 
 def _told_apart(state: dict[str, Any], errors: frozenset[str]) -> list[str]:
