@@ -347,6 +347,23 @@ def test_the_security_page_names_every_statement_of_the_roles() -> None:
     assert set(re.findall(r"`([A-Z][a-z]\w+)`", table)) - sids == set()
 
 
+def test_the_security_page_says_what_every_command_needs() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.split("## People and CI")[1].split("\n## ")[0], re.MULTILINE)
+    shown = {name for row in rows for name in re.findall(r"`([a-z ]+?)(?: --.*?)?`", row)}
+    commands = set()
+    for name in cli.list_commands(click.Context(cli)):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            commands |= {f"{name} {word}" for word in command.list_commands(click.Context(command))}
+        elif not command.hidden:
+            commands.add(name)
+    # The local stack is nobody's account.
+    assert {name for name in commands if not name.startswith("local")} - shown == set()
+    assert shown - commands == set()
+
+
 # --- figures -------------------------------------------------------------------------------------------------------------
 
 
