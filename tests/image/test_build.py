@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -141,6 +142,9 @@ def test_debians_packages_are_named_as_scanners_know_them() -> None:
 
 # The real thing
 
+# Of whoever builds.
+SECRETS = {whose: secrets.token_hex(20) for whose in ("AWS", "dbt", "the package index")}
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -162,7 +166,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"THE IMAGE IS NOT BUILT: {exc}")
     tag = "localhost/dbt-runner-test:latest"
     command = [sys.executable, str(SCRIPT), "build", "--engine", "buildah", "--base", base, "--warehouses", "duckdb", "--tag", tag]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    pip_conf = tmp_path_factory.mktemp("pip") / "pip.conf"
+    pip_conf.write_text(f"# password of an index: {SECRETS['the package index']}\n")
+    of_the_builder = {"AWS_SECRET_ACCESS_KEY": SECRETS["AWS"], "DBT_ENV_SECRET_TOKEN": SECRETS["dbt"]}
+    done = subprocess.run(
+        [*command, "--pip-conf", str(pip_conf)], env={**os.environ, **of_the_builder}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     yield tag
     subprocess.run(["buildah", "rmi", tag], capture_output=True, check=False)
@@ -189,6 +198,20 @@ def test_the_image_says_what_it_is(image: str) -> None:
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     assert labels["version"] == __version__
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["revision"])
+
+
+@pytest.mark.slow
+def test_the_image_holds_no_secret_of_its_builder(image: str, tmp_path: Path) -> None:
+    """Neither in a layer, nor in what the image says of itself: its history, its variables and its labels."""
+    archive = tmp_path / "image.tar"
+    subprocess.run(["buildah", "push", "-q", image, f"docker-archive:{archive}:image"], capture_output=True, check=True)
+    control = {text: text for text in ("org.opencontainers.image.title", "Name: dbt-runner")}
+    found = {
+        what: subprocess.run(["grep", "-qF", "-e", text, str(archive)], check=False).returncode == 0
+        for what, text in {**SECRETS, **control}.items()
+    }
+    archive.unlink()
+    assert found == {**dict.fromkeys(SECRETS, False), **dict.fromkeys(control, True)}
 
 
 @pytest.mark.slow
