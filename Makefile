@@ -45,6 +45,10 @@ test: setup ## everything the project promises
 faults: setup ## what a run survives, with figures: kills at random moments, outages of AWS, every error of every call
 	@$(BIN)/pytest -n 0 -m "slow or not slow" tests/faults tests/asl/test_explore.py
 
+.PHONY: security
+security: setup ## attacks on real processes, each with a control, and a long fuzzing run; prints the figures
+	@SECURITY_EXAMPLES=20000 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "slow or not slow" tests/security
+
 .PHONY: test-slow
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
 	@$(BIN)/pytest -n 0 -m slow

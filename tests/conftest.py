@@ -44,8 +44,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("figures")
         for text in figures:
             terminalreporter.write_line(text)
+    if summary := _attacks(terminalreporter):
+        terminalreporter.section("security")
+        terminalreporter.write_line(summary)
     if left_out := config.stash[_SLOW]:
         terminalreporter.write_line(f"NOT RUN, because they are slow: {len(left_out)} tests (make test-slow)", yellow=True, bold=True)
+
+
+def _attacks(terminalreporter: pytest.TerminalReporter) -> str:
+    """Counts the tests with the markers `attack` and `control`; empty when none ran."""
+    passed, failed = (
+        {kind: sum(kind in report.keywords for report in terminalreporter.getreports(outcome)) for kind in ("attack", "control")}
+        for outcome in ("passed", "failed")
+    )
+    attacks, controls = (passed[kind] + failed[kind] for kind in ("attack", "control"))
+    if not attacks + controls:
+        return ""
+    return f"attacks {attacks}, succeeded {failed['attack']}, controls {passed['control']} of {controls}"
 
 
 @pytest.fixture
