@@ -215,16 +215,15 @@ def blockage(found: Findings, most: int = 40) -> Blockage:
     for unique_id in shown:
         near = {other for other in shown if other not in reach or unique_id in reach[other]}
         above[unique_id] = [] if unique_id in reach else _nearest_above(unique_id, near, gates, lineage)
-    depth: dict[str, int] = {}
-    for unique_id in [*(u for u in lineage.order() if u in above), *shown]:
-        if unique_id not in depth:
-            depth[unique_id] = 1 + max((depth[parent] for parent in above[unique_id] if parent in depth), default=-1)
+    depth = _depths(above)
     layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for unique_id in shown:
         layers[depth[unique_id]].append(unique_id)
     lines = []
     for child in shown:
         for parent in above[child]:
+            if depth[parent] >= depth[child]:
+                continue  # part of a cycle, which only a manifest that dbt did not write can hold
             # A line over several layers gets a place of its own in each, or it would seem to lead through another node.
             between = [f"{parent} > {child} > {layer}" for layer in range(depth[parent] + 1, depth[child])]
             for layer, place in enumerate(between, depth[parent] + 1):
@@ -235,6 +234,32 @@ def blockage(found: Findings, most: int = 40) -> Blockage:
     left_out = len(statuses) - len(shown)
     statuses = {unique_id: status for unique_id, status in statuses.items() if unique_id not in alone}
     return Blockage(tuple(map(tuple, _untangled(drawn, lines))), tuple(lines), statuses, left_out)
+
+
+def _depths(above: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How far each node is from what failed: one more than the farthest of those above it.
+
+    The order comes from the edges that are drawn, not from the manifest's: a failed test stands above the children of what it tests,
+    which no manifest says.
+
+    Args:
+        above: for each node those directly above it, each a key too.
+    """
+    waiting = {unique_id: len(parents) for unique_id, parents in above.items()}
+    below: dict[str, list[str]] = {}
+    for unique_id, parents in above.items():
+        for parent in parents:
+            below.setdefault(parent, []).append(unique_id)
+    depth = dict.fromkeys(above, 0)
+    ready = [unique_id for unique_id, number in waiting.items() if not number]
+    while ready:
+        unique_id = ready.pop()
+        for child in below.get(unique_id, ()):
+            depth[child] = max(depth[child], depth[unique_id] + 1)
+            waiting[child] -= 1
+            if not waiting[child]:
+                ready.append(child)
+    return depth
 
 
 def _nearest_above(unique_id: str, shown: set[str], gates: Mapping[str, Sequence[str]], lineage: Lineage) -> list[str]:
