@@ -37,7 +37,9 @@ def test_the_kernel_kills_the_worker_and_the_supervisor_says_so(tmp_path: Path, 
     assert result.error is OUT_OF_MEMORY
     # Pages of files count for the process, and for the group that read them first.
     assert 150 < ended.report.peak_memory_mib < 1.2 * (LIMIT >> 20)
-    assert f"peak {ended.report.peak_memory_mib} MiB" in result.message and result.counts == {"success": 2}
+    assert f"peak memory {ended.report.peak_memory_mib} MiB of {LIMIT >> 20} MiB" in result.message and result.counts == {"success": 2}
+    if limit.by == "the kernel":
+        assert ended.report.oom_kills == 1 and ended.report.memory_limit_mib == LIMIT >> 20
     figure(f"out of memory: {limit.by} killed the worker at {ended.report.peak_memory_mib} MiB; the supervisor wrote it down")
 
 

@@ -465,8 +465,8 @@ def test_a_second_signal_does_not_cost_the_outcome(run: Run, released: None, mon
 
 def test_a_killed_worker_is_recorded_with_its_nodes(run: Run, released: None, tmp_path: Path) -> None:
     scripted(run, tmp_path, "node('a')\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    assert run.attempt() == 41
-    assert run.outcome()["error"] == "Dbt.OutOfMemory"
+    assert run.attempt() == 40
+    assert run.outcome()["error"] == "Dbt.Interrupted"
     assert run.outcome()["counts"] == {"success": 1}
     assert list(run.nodes()) == ["a"]
 

@@ -82,7 +82,9 @@ BAD = ended(False)
         (report(OK, nodes=[node("skipped"), node("no-op", "b")]), None),
         (report(BAD, nodes=[node("error")]), MODEL_ERROR),
         (report(BAD, nodes=[node("partial success")]), MODEL_ERROR),
-        (report(BAD, nodes=[node("error", "t", "test")]), MODEL_ERROR),
+        # A test that could not be run is no model of anyone's.
+        (report(BAD, nodes=[node("error", "t", "test")]), TEST_FAILURE),
+        (report(BAD, nodes=[node("error", "t", "unit_test"), node("pass", "u", "test")]), TEST_FAILURE),
         (report(BAD, nodes=[node("error", "hook", "operation")]), MODEL_ERROR),
         (report(BAD, nodes=[node("runtime error", "s", "source")]), MODEL_ERROR),
         (report(BAD, nodes=[node("fail", "t", "test")]), TEST_FAILURE),
@@ -115,8 +117,18 @@ BAD = ended(False)
         (report(ended(False, exception=failure("DbtProjectError", "DbtConfigError", "DbtRuntimeError"))), COMPILATION_ERROR),
         (report(ended(False, exception=failure("DbtRuntimeError"))), COMPILATION_ERROR),
         (report(ended(False, exception=failure("DbtDatabaseError", "DbtRuntimeError"))), MODEL_ERROR),
-        (report(ended(False, exception=failure("CompilationError")), nodes=[node("error")]), COMPILATION_ERROR),
-        (report(finished=False, returncode=-signal.SIGKILL), OUT_OF_MEMORY),
+        # A hook that fails after the nodes is not the first cause.
+        (report(ended(False, exception=failure("CompilationError")), nodes=[node("error")]), MODEL_ERROR),
+        (report(ended(False, exception=failure("CompilationError")), nodes=[node("fail", "t", "test")]), TEST_FAILURE),
+        (report(ended(False, exception=failure("SomethingElse")), nodes=[node("error", "q", "sql_operation")]), MODEL_ERROR),
+        (report(ended(False, exception=failure("CompilationError")), nodes=[node("success")]), COMPILATION_ERROR),
+        (report(ended(False, exception=failure("KeyboardInterrupt")), nodes=[node("error")]), INTERRUPTED),
+        (report(BAD, nodes=[node("fail", "t", "test"), node("error", "hook", "operation")]), TEST_FAILURE),
+        # A SIGKILL is no evidence of memory.
+        (report(finished=False, returncode=-signal.SIGKILL), INTERRUPTED),
+        (report(finished=False, returncode=-signal.SIGKILL, peak_memory_mib=176, memory_limit_mib=4096, oom_kills=0), INTERRUPTED),
+        (report(finished=False, returncode=-signal.SIGKILL, peak_memory_mib=176, memory_limit_mib=4096, oom_kills=1), OUT_OF_MEMORY),
+        (report(finished=False, returncode=-signal.SIGKILL, peak_memory_mib=3900, memory_limit_mib=4096), OUT_OF_MEMORY),
         (report(finished=False, returncode=-signal.SIGSEGV), RUNNER_ERROR),
         (report(finished=False, returncode=1), RUNNER_ERROR),
         (report(finished=False, returncode=0), RUNNER_ERROR),
@@ -156,7 +168,7 @@ def test_a_failure_wins_over_an_empty_selection_before_it() -> None:
 
 
 def test_timeout_wins_over_interruption_and_both_over_death() -> None:
-    dead: dict[str, Any] = {"finished": False, "returncode": -signal.SIGKILL}
+    dead: dict[str, Any] = {"finished": False, "returncode": -signal.SIGKILL, "oom_kills": 1}
     assert kind_of(report(**dead)) is OUT_OF_MEMORY
     assert kind_of(report(**dead, interrupted=True)) is INTERRUPTED
     assert kind_of(report(**dead, interrupted=True, timed_out=True)) is TIMEOUT
@@ -170,7 +182,7 @@ def test_a_success_wins_over_a_late_signal(late: dict[str, Any]) -> None:
 
 def test_a_success_of_the_first_commands_only_is_no_success() -> None:
     assert kind_of(report(OK, interrupted=True), 2) is INTERRUPTED
-    assert kind_of(report(OK, finished=False, returncode=-signal.SIGKILL), 2) is OUT_OF_MEMORY
+    assert kind_of(report(OK, finished=False, returncode=-signal.SIGKILL, oom_kills=1), 2) is OUT_OF_MEMORY
 
 
 # --- the health check --------------------------------------------------------------------------------------------------
@@ -189,7 +201,8 @@ def test_a_success_of_the_first_commands_only_is_no_success() -> None:
         (report(ended(False, exception=failure("DbtProfileError", "DbtConfigError", "DbtRuntimeError"))), COMPILATION_ERROR),
         (report(finished=False, returncode=1, timed_out=True), WAREHOUSE_UNAVAILABLE),
         (report(finished=False, returncode=1, interrupted=True), INTERRUPTED),
-        (report(finished=False, returncode=-signal.SIGKILL), OUT_OF_MEMORY),
+        (report(finished=False, returncode=-signal.SIGKILL), INTERRUPTED),
+        (report(finished=False, returncode=-signal.SIGKILL, oom_kills=2), OUT_OF_MEMORY),
         (report(finished=False, returncode=1), RUNNER_ERROR),
     ],
 )
@@ -221,7 +234,61 @@ def test_tests_are_counted_among_tests_and_mixed_ones_among_all_nodes() -> None:
     only_tests = classify(report(BAD, nodes=[node("fail", "t", "test"), *others]), COMMANDS[:1], "duckdb")
     assert only_tests.message.startswith("1 of 2 tests failed: test.shop.t: fail")
     mixed = classify(report(BAD, nodes=[node("error", "t", "test"), node("error"), *others]), COMMANDS[:1], "duckdb")
-    assert mixed.message.startswith("2 of 4 nodes failed: ")
+    assert mixed.message.startswith("2 of 4 nodes failed (1 model, 1 test): model.shop.a: error; test.shop.t: error")
+
+
+def test_tests_that_failed_and_those_that_could_not_be_run_are_one_number() -> None:
+    tests = [*(node("fail", f"f{i}", "test") for i in range(8)), *(node("error", f"e{i}", "test") for i in range(5))]
+    passed = [node("pass", f"p{i}", "unit_test") for i in range(15)]
+    found = classify(report(BAD, nodes=[*tests, *passed, node("success")]), COMMANDS[:1], "duckdb")
+    assert found.message.startswith("13 of 28 tests failed (5 of them could not be run): ")
+    assert found.error is TEST_FAILURE and found.counts == {"fail": 8, "error": 5, "pass": 15, "success": 1}
+
+
+def test_a_stale_source_hides_no_missing_table() -> None:
+    sources = [node("error", "late", "source"), node("pass", "fresh", "source"), node("error", "later", "source")]
+    missing = node("runtime error", "gone", "source", message="Runtime Error in source gone\n  Catalog Error: no such table")
+    found = classify(report(BAD, nodes=[*sources, missing]), COMMANDS[:1], "duckdb")
+    assert found.error is STALE_SOURCE
+    assert found.message.startswith("3 of 4 sources failed: ") and "Catalog Error: no such table" in found.message
+
+
+def test_failed_nodes_come_first_and_then_what_ended_the_command() -> None:
+    hook = failure("CompilationError", message="Compilation Error in operation tiny-on-run-end-0\n  no grants")
+    found = classify(
+        report(ended(False, exception=hook), nodes=[node("error", "s", "seed", message="no such file")]), COMMANDS[:1], "duckdb"
+    )
+    assert found.error is MODEL_ERROR
+    assert found.message == (
+        "1 of 1 nodes failed: seed.shop.s: no such file; "
+        "then 'build --select tag:hourly': Compilation Error in operation tiny-on-run-end-0 no grants"
+    )
+    # The exception of `show` is the node's own.
+    own = failure("DbtRuntimeError", message="Runtime Error in sql_operation q\n  Catalog Error: no table x")
+    shown = report(ended(False, exception=own), nodes=[node("error", "q", "sql_operation", message=own.message)])
+    assert classify(shown, COMMANDS[:1], "duckdb").message == (
+        "1 of 1 nodes failed: sql_operation.shop.q: Runtime Error in sql_operation q Catalog Error: no table x"
+    )
+
+
+@pytest.mark.parametrize("more", ["", "\n  and its rates are, too"])
+def test_of_a_python_model_the_exception_is_told_and_the_projects_nearest_frame(more: str) -> None:
+    message = f"""Runtime Error in model py (models/py.py)
+  Python model failed:
+  Traceback (most recent call last):
+    File "/opt/dbt-runner/lib/python3.12/site-packages/dbt/adapters/duckdb/environments/__init__.py", line 286, in run_python_job
+      df = module.model(dbt, con)
+           ^^^^^^^^^^^^^^^^^^^^^^
+    File "/tmp/tmpm1batzuc.py", line 3, in model
+      rate = rates()
+    File "/tmp/tmpm1batzuc.py", line 6, in rates
+      raise ValueError("the year 2026 is missing")
+    File "/opt/dbt-runner/lib/python3.12/site-packages/pandas/core.py", line 9, in check
+  ValueError: the year 2026 is missing{more}
+  """
+    found = classify(report(BAD, nodes=[node("error", "py", message=message)]), COMMANDS[:1], "duckdb")
+    said = "ValueError: the year 2026 is missing" + more.replace("\n  ", " ")
+    assert found.message == f"1 of 1 nodes failed: model.shop.py: {said} (line 6, in rates)"
 
 
 def test_an_exception_is_told_with_its_command_and_its_classes() -> None:

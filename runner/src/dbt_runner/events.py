@@ -255,6 +255,7 @@ class StepReport:
         timed_out: the attempt ran out of its time.
         killed: the worker did not react and was killed by the supervisor.
         parsed: how the first command that came that far read the project.
+        memory_limit_mib, oom_kills: as `dbt_runner.memory` tells; None where the kernel does not.
     """
 
     commands: list[CommandResult] = field(default_factory=list)
@@ -267,3 +268,5 @@ class StepReport:
     killed: bool = False
     parsed: Parsed | None = None
     peak_memory_mib: int = 0
+    memory_limit_mib: int | None = None
+    oom_kills: int | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dbt_runner import diagnosis
+from dbt_runner import diagnosis, memory, node_summary
 from dbt_runner.errors import (
     ACCESS_DENIED,
     COMPILATION_ERROR,
@@ -55,6 +55,15 @@ _EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
     ("DbtDatabaseError", MODEL_ERROR),
     # Whatever else dbt refuses: a selector that selectors.yml does not have, a broken contract, ...
     ("DbtRuntimeError", COMPILATION_ERROR),
+)
+# They say what became of the process and not of the project: the nodes that had failed by then do not explain them.
+_NOT_OF_THE_PROJECT = (INTERRUPTED, OUT_OF_MEMORY)
+# What failed nodes mean, the first match counts. A source that could not be asked is named before those that are stale.
+_KINDS_OF_NODES: Sequence[tuple[ErrorKind, Callable[[NodeResult], bool]]] = (
+    (MODEL_ERROR, lambda node: node.status in ERROR_STATUSES and node.resource_type not in (*node_summary.TESTS, "source", "operation")),
+    (TEST_FAILURE, lambda node: node.resource_type in node_summary.TESTS or node.status in FAIL_STATUSES),
+    (STALE_SOURCE, lambda node: node.resource_type == "source" and node.status == "error"),
+    (MODEL_ERROR, lambda node: True),
 )
 # What adapters make of their drivers' exceptions, or let through as it is.
 _FROM_WAREHOUSE = ("FailedToConnectError", "DbtDatabaseError", "DbtRuntimeError", "")
@@ -160,7 +169,7 @@ def classify_probe(report: StepReport, warehouse: str) -> Outcome:
             verdict = Verdict(ACCESS_DENIED, verdict.why)
         what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection" if stage == 0 else "refused"
         fault = diagnosis.fault_of(stage, verdict.kind, failed)
-        return Outcome(verdict.kind, f"the warehouse {what}: {_first_line(failed.message)}", verdict.why, fault=fault)
+        return Outcome(verdict.kind, f"the warehouse {what}: {node_summary.reason(failed.message)}", verdict.why, fault=fault)
     return classify(report, (), warehouse)
 
 
@@ -217,34 +226,55 @@ def _error(
 
 
 def _died(report: StepReport, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str]:
-    code = report.returncode
-    seen = f"worker's return code {code}, peak memory {report.peak_memory_mib} MiB"
-    if code == -signal.SIGKILL:
+    code, limit = report.returncode, report.memory_limit_mib
+    used = f"peak memory {report.peak_memory_mib} MiB" + (f" of {limit} MiB" if limit is not None else "")
+    seen = f"worker's return code {code}, {used}"
+    if code != -signal.SIGKILL:
+        return RUNNER_ERROR, f"dbt exited without reporting a result; {_progress(nodes)}; the log has its last lines", seen
+    if memory.ran_out(report.oom_kills, report.peak_memory_mib, limit):
+        counted = f"; the kernel counted {report.oom_kills} out-of-memory kills" if report.oom_kills else ""
         return (
             OUT_OF_MEMORY,
-            f"dbt was killed, most likely for its memory (peak {report.peak_memory_mib} MiB); {_progress(nodes)}",
-            f"SIGKILL that the supervisor did not send; {seen}",
+            f"dbt was killed because memory ran out ({used}); {_progress(nodes)}",
+            f"SIGKILL that the supervisor did not send; {seen}{counted}",
         )
-    return RUNNER_ERROR, f"dbt ended without a word; {_progress(nodes)}; the log has its last lines", seen
+    # Another attempt costs a few nodes; a verdict without evidence costs the run, where there is no larger size.
+    return (
+        INTERRUPTED,
+        f"dbt was killed by SIGKILL, and nothing shows that memory ran out ({used}); {_progress(nodes)}",
+        f"SIGKILL that the supervisor did not send; {seen}",
+    )
 
 
 def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str]:
-    if failed.exception is not None:
-        verdict = _meaning(failed.exception, warehouse)
-        return verdict.kind, f"{text!r}: {_shortened(failed.exception.message)}", verdict.why
+    """The first cause counts: nodes that failed, then what ended the command beside them, such as a hook after them."""
+    of_nodes = _failed_nodes(nodes, warehouse)
+    if failed.exception is None:
+        if of_nodes is None:
+            return RUNNER_ERROR, f"{text!r} failed, but no node did; the log has its last lines", "no bad result, no exception"
+        return of_nodes
+    verdict = _meaning(failed.exception, warehouse)
+    said = _shortened(failed.exception.message)
+    if of_nodes is None or verdict.kind in _NOT_OF_THE_PROJECT:
+        return verdict.kind, f"{text!r}: {said}", verdict.why
+    kind, message, why = of_nodes
+    # `show` and --fail-fast end with the exception of the node itself.
+    repeated = any(node_summary.reason(node.message)[:100] in said or said[:100] in " ".join(node.message.split()) for node in nodes)
+    return (kind, message, why) if repeated else (kind, f"{message}; then {text!r}: {said}", f"{why}; then {verdict.why}")
+
+
+def _failed_nodes(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str] | None:
+    """What the nodes that failed say, hooks last: they run before or after the others. None where none failed."""
     of_the_warehouse = _warehouse_error(nodes, warehouse)
     if of_the_warehouse is not None:
         return of_the_warehouse
-    for kind, statuses, sources in (
-        (MODEL_ERROR, ERROR_STATUSES, False),
-        (TEST_FAILURE, FAIL_STATUSES, False),
-        (STALE_SOURCE, frozenset({"error"}), True),
-        (MODEL_ERROR, ERROR_STATUSES, True),
-    ):
-        bad = [n for n in nodes if n.status in statuses and (n.resource_type == "source") is sources]
-        if bad:
-            return kind, _summary(bad, nodes), f"status {bad[0].status!r} of {bad[0].unique_id}"
-    return RUNNER_ERROR, f"{text!r} failed, but no node did; the log has its last lines", "no bad result, no exception"
+    bad = [node for node in nodes if node.status in BAD_STATUSES]
+    for kind, is_meant in _KINDS_OF_NODES:
+        first = [node for node in bad if is_meant(node)]
+        if first:
+            named = [*first, *(node for node in bad if not is_meant(node))]
+            return kind, node_summary.summary(named, nodes), f"status {first[0].status!r} of {first[0].unique_id}"
+    return None
 
 
 def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str] | None:
@@ -260,7 +290,8 @@ def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[Error
     ):
         if found and (kind is ACCESS_DENIED or len(found) == len(bad)):
             node, verdict = found[0]
-            return kind, _summary([n for n, _ in found], nodes), f"{verdict.why}, of {node.unique_id}"
+            named = [*(n for n, _ in found), *(n for n in bad if n not in [each for each, _ in found])]
+            return kind, node_summary.summary(named, nodes), f"{verdict.why}, of {node.unique_id}"
     return None
 
 
@@ -287,16 +318,6 @@ def _failures(nodes: Sequence[NodeResult]) -> list[NodeResult]:
     return [n for n in nodes if n.status in BAD_STATUSES][:MAX_FAILURES]
 
 
-def _summary(bad: Sequence[NodeResult], nodes: Sequence[NodeResult]) -> str:
-    types = {n.resource_type for n in bad}
-    what, total = "nodes", len(nodes)
-    if types in ({"source"}, {"test"}):
-        what, total = f"{bad[0].resource_type}s", sum(1 for n in nodes if n.resource_type in types)
-    named = "; ".join(f"{n.unique_id}: {_first_line(n.message) or n.status}" for n in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return f"{len(bad)} of {total} {what} failed: {named}{more}"
-
-
 def _progress(nodes: Sequence[NodeResult]) -> str:
     return f"{len(nodes)} nodes had finished" if nodes else "no node had finished"
 
@@ -305,11 +326,5 @@ def _text(commands: Sequence[Command], index: int) -> str:
     return commands[index].text if index < len(commands) else "the command"
 
 
-def _first_line(message: str) -> str:
-    """The first line that says something; dbt's own first line often only names the node again."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]
-
-
 def _shortened(message: str) -> str:
-    return " ".join(message.split())[:600]
+    return node_summary.reason(message, 600) if node_summary.is_traceback(message) else " ".join(message.split())[:600]

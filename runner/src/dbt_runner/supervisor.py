@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from dbt_runner import memory
 from dbt_runner.compute import GRACE_SECONDS
 from dbt_runner.events import (
     CommandResult,
@@ -79,6 +80,7 @@ class Supervisor:
     def run(self, spec: WorkerSpec) -> StepReport:
         """Starts the worker, stops it as Ctrl-C would when asked to or out of time, and returns when it has ended."""
         read_fd, write_fd = os.pipe()
+        kills = memory.OutOfMemoryKills()
         with _wakeup_on_signals() as wakeup:
             process = subprocess.Popen(
                 # -P: what lies in the project's folder is not for import; a yaml.py there would shadow PyYAML.
@@ -112,6 +114,7 @@ class Supervisor:
                 process.stderr.close()
                 self._selector.close()
         self._report.returncode = process.returncode
+        self._report.memory_limit_mib, self._report.oom_kills = memory.limit_mib(), kills.since()
         return self._report
 
     # --- the loop ------------------------------------------------------------------------------------------------
