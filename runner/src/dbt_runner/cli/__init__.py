@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
+import traceback
 from typing import Any
 
 import click
 
 from dbt_runner import __version__
-from dbt_runner.errors import TypedError
+from dbt_runner.errors import RUNNER_ERROR, TypedError
 
 _COMMANDS = {
     "step": "dbt_runner.cli.container",
@@ -53,9 +55,23 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: a typed error becomes one line on stderr and its own exit code."""
+    """The console script: a typed error becomes one line on stderr and its own exit code, any other one a line and exit code 1."""
     try:
         cli(prog_name="dbt-runner")
     except TypedError as exc:
         click.echo(f"dbt-runner: {exc}", err=True)
         sys.exit(exc.kind.exit_code)
+    except Exception as exc:
+        click.echo(f"dbt-runner: {_unforeseen(exc)}", err=True)
+        sys.exit(RUNNER_ERROR.exit_code)
+
+
+def _unforeseen(exc: Exception) -> str:
+    """One line for an exception that no command expects. The traceback goes to a file that only its owner may read."""
+    said = " ".join(f"{type(exc).__name__}: {exc}".encode(errors="backslashreplace").decode().split())[:300]
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="dbt-runner-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            file.writelines(line.encode(errors="backslashreplace").decode() for line in traceback.format_exception(exc))
+    except OSError:
+        return f"{RUNNER_ERROR.name}: {said} (a bug of dbt-runner: report it with the command that you ran)"
+    return f"{RUNNER_ERROR.name}: {said} (a bug of dbt-runner: report it with the command that you ran and {file.name})"
