@@ -26,7 +26,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from botocore.stub import Stubber
 
-from dbt_runner import attempt, audit, identity, release, stage
+from dbt_runner import attempt, audit, identity, pages, release, stage
 from dbt_runner import bundle as bundles
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
@@ -461,6 +461,22 @@ def test_a_second_signal_does_not_cost_the_outcome(run: Run, released: None, mon
     assert run.attempt() == 40
     assert tidied == ["fetch", "work"]
     assert run.outcome()["error"] == "Dbt.Interrupted"
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["the table answers", "the attempt is another container's by now"])
+def test_a_page_that_could_not_be_published_is_said_by_the_outcome(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    def broken(*_: object) -> list[str]:
+        if lost:
+            run.store.put({**run.outcome(), "holder": "another"})
+        raise KeyError("model.shop.a")
+
+    monkeypatch.setattr(pages, "publish_report", broken)
+    scripted(run, tmp_path, "node('a')\ndone()\n")
+    assert run.attempt() == 0
+    assert run.outcome().get("unpublished") == (None if lost else ["report"])
+    assert "error" not in run.outcome() and run.outcome()["exit_code"] == 0
 
 
 def test_a_killed_worker_is_recorded_with_its_nodes(run: Run, released: None, tmp_path: Path) -> None:

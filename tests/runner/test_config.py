@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dbt_runner import config
-from dbt_runner.errors import RUNNER_ERROR
+from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR
 from dbt_runner.store import Store
 from runner.releases import refused
 
@@ -32,7 +32,7 @@ def test_what_is_not_set_is_empty(environment: dict[str, Any]) -> None:
 
 
 def test_an_environment_that_does_not_exist_is_named(store: Store, environment: dict[str, Any]) -> None:
-    assert "no environment dev" in refused(RUNNER_ERROR, lambda: config.load(store, "dev"))
+    assert "no environment dev" in refused(INVALID_REQUEST, lambda: config.load(store, "dev"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "null", "{}"])

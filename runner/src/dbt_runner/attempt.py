@@ -299,13 +299,20 @@ class Attempt:
         if self._request is None:
             return
         ending = pages.Ending(key, self._request.config, run, result, written, target)
-        for publish in (pages.publish_documentation, pages.publish_report):
+        missing = []
+        for name, publish in (("documentation", pages.publish_documentation), ("report", pages.publish_report)):
             try:
                 with self._interrupts.raising():
                     for page in publish(self._hasty_store, ending):
                         log.info("published", key=page)
             except Exception as exc:
-                log.warning("a page could not be published", page=publish.__name__.removeprefix("publish_"), error=repr(exc))
+                log.warning("a page could not be published", page=name, error=repr(exc))
+                missing.append(name)
+        if missing:
+            try:
+                audit.record_unpublished(self._hasty_store, written, missing)
+            except Exception as exc:
+                log.warning("the outcome does not say which pages are missing", pages=missing, error=repr(exc))
 
 
 def _typed(exc: Exception, log: JsonLog) -> TypedError:

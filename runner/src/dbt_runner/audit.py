@@ -274,6 +274,16 @@ def let_expire(store: Store, outcome: Item, nodes: Sequence[Item], days: int) ->
     store.put_many({item["sk"]: {**item, "expires_at": expires_at} for item in nodes}.values())
 
 
+def record_unpublished(store: Store, outcome: Item, pages: Sequence[str]) -> None:
+    """Adds to an outcome that was written which pages people will not find.
+
+    Raises:
+        AlreadyThere: the attempt is another container's by now.
+    """
+    condition, values = "holder = :holder", {":holder": outcome["holder"]}
+    store.update(outcome["pk"], outcome["sk"], {"unpublished": list(pages)}, condition=condition, values=values)
+
+
 def _release(meta: ReleaseMeta | None) -> dict[str, Any] | None:
     if meta is None:
         return None

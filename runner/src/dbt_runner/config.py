@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.store import CONFIG, Store, environment_pk
 
 SCHEMA = 1
@@ -111,9 +111,9 @@ def load(store: Store, environment: str) -> EnvironmentConfig:
     """Reads an environment's CONFIG item.
 
     Raises:
-        TypedError: Dbt.RunnerError when the environment does not exist in this table or cannot be understood.
+        TypedError: Dbt.InvalidRequest when this table has no such environment, Dbt.RunnerError when it cannot be understood.
     """
     item = store.get(environment_pk(environment), CONFIG)
     if item is None:
-        raise TypedError(RUNNER_ERROR, f"table {store.table} has no environment {environment}: check the name, or run terraform apply")
+        raise TypedError(INVALID_REQUEST, f"table {store.table} has no environment {environment}: check the name, or run terraform apply")
     return parse(item["config"])

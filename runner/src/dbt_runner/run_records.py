@@ -133,6 +133,7 @@ class Outcome:
     image: str | None
     fault: str | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
+    unpublished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ def outcome_from(item: Item) -> Outcome:
         state=item.get("state", {}),
         image=item.get("image"),
         fault=item.get("fault"),
+        unpublished=tuple(item.get("unpublished", ())),
     )
 
 

@@ -73,6 +73,8 @@ class Progress:
         if run.status != self._run_status and run.ended_at:
             why = ": ".join(part for part in (run.error, one_line(run.cause, 300)) if part)
             news.append(f"run {run.run_id} {run.status} after {duration(run.seconds)}" + (f": {why}" if why else ""))
+            missing = dict.fromkeys(page for outcome in detail.outcomes for page in outcome.unpublished)
+            news += [f"{page} could not be published: dbt-runner logs says why" for page in missing]
         self._run_status = run.status
         return [f"{self.clock()}  {line}" for line in news]
 

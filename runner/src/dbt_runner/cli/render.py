@@ -87,6 +87,7 @@ def run_record(detail: RunDetail) -> RenderableType:
             ("Duration", _elapsed(run)),
             ("Artifacts", run.artifacts),
             ("Not run", not_run),
+            ("Not published", _unpublished(detail)),
         )
     )
     parts: list[RenderableType] = [head]
@@ -108,6 +109,7 @@ def run_status(detail: RunDetail) -> RenderableType:
             ("Cause", run.cause),
             ("Job", run.job),
             ("Release", run.release),
+            ("Not published", _unpublished(detail)),
         )
     )
     last = sorted((node for node in detail.nodes if node.ended_at), key=lambda node: node.ended_at or "")[-_LAST_NODES:]
@@ -141,6 +143,15 @@ def environment(status: EnvironmentStatus) -> RenderableType:
     parts += section("", _step_table(running.run.steps) if running and running.run.steps else None)
     parts += section("Last runs", run_list(status.last))
     return Group(*parts)
+
+
+def _unpublished(detail: RunDetail) -> str | None:
+    """The pages that the run should have left and has not, with what to do."""
+    missing = dict.fromkeys(page for outcome in detail.outcomes for page in outcome.unpublished)
+    if not missing:
+        return None
+    remedy = f" (dbt-runner report --environment {detail.run.environment} {detail.run.run_id} makes the report)"
+    return ", ".join(missing) + (remedy if "report" in missing else "")
 
 
 def _release(status: EnvironmentStatus) -> str | None:
