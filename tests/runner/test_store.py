@@ -9,9 +9,13 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbt_runner import store as stores
 from dbt_runner.store import AlreadyThere, Store, StoredObject, node_sk, step_sk, timestamp
+from dbt_runner.store.keys import MAX_SORT_KEY_BYTES
+from security.fuzzing import bounded
 
 
 def items(n: int) -> list[dict[str, Any]]:
@@ -159,6 +163,18 @@ def test_a_store_without_a_bucket_reads_items_and_says_what_it_lacks(store: Stor
 def test_keys_and_times_are_those_of_the_contract() -> None:
     assert step_sk(1, "build", 2) == "STEP#01#build#2"
     assert node_sk("build", "model.shop.orders") == "NODE#build#model.shop.orders"
+    long = "test.shop.accepted_values_" + "x" * 2000
+    assert node_sk("build", f"{long}a") != node_sk("build", f"{long}b")
+
+
+@bounded(60)
+@given(st.text(st.characters(exclude_categories=[]), min_size=1, max_size=1500), st.integers(1, 70), st.sampled_from(["build", "a" * 40]))
+def test_no_id_is_too_long_for_a_key_and_no_two_have_the_same_one(text: str, times: int, step: str) -> None:
+    unique_id = (text * times)[:100_000]
+    key = node_sk(step, unique_id)
+    assert len(key.encode(errors="surrogatepass")) <= MAX_SORT_KEY_BYTES and key.startswith(f"NODE#{step}#")
+    # Nor is there another id that has this key.
+    assert node_sk(step, key.removeprefix(f"NODE#{step}#")) != key or key == f"NODE#{step}#{unique_id}"
     assert stores.environment_pk("prod") == "ENV#prod"
     assert stores.run_pk("prod", "r-1") == "RUN#prod#r-1"
     assert stores.release_pk("1.4.2") == "RELEASE#1.4.2"

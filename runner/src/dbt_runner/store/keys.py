@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import UTC, datetime
 
 CONFIG = "CONFIG"
@@ -14,6 +16,10 @@ RELEASES = "releases/"
 STEP_PREFIX = "STEP#"
 NODE_PREFIX = "NODE#"
 CLAIM = "CLAIM"
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+MAX_SORT_KEY_BYTES = 1024
+_DIGEST = re.compile(r"~sha256:[0-9a-f]{64}\Z")
+_DIGEST_BYTES = len("~sha256:") + 64
 
 
 def environment_pk(environment: str) -> str:
@@ -43,7 +49,16 @@ def node_prefix(step: str) -> str:
 
 
 def node_sk(step: str, unique_id: str) -> str:
-    return f"{node_prefix(step)}{unique_id}"
+    """The sort key of a node's result, at most MAX_SORT_KEY_BYTES long: dbt puts every argument of a test into its id.
+
+    A longer one is cut and ends in the digest of the id, as does a short one that looks like that. Two ids never have one key.
+    """
+    key = f"{node_prefix(step)}{unique_id}"
+    raw = key.encode(errors="surrogatepass")
+    if len(raw) <= MAX_SORT_KEY_BYTES and not _DIGEST.search(key):
+        return key
+    digest = hashlib.sha256(unique_id.encode(errors="surrogatepass")).hexdigest()
+    return f"{raw[: MAX_SORT_KEY_BYTES - _DIGEST_BYTES].decode(errors='ignore')}~sha256:{digest}"
 
 
 def release_key(version: str, name: str) -> str:
