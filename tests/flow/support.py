@@ -232,9 +232,13 @@ def up(home: Path) -> Stack:
 
 
 def down(stack: Stack) -> str:
-    """Ends it as Ctrl-C does; returns what it had said."""
+    """Ends it as Ctrl-C does, and where that fails by what cannot be ignored; returns what it had said."""
     stack.process.send_signal(signal.SIGINT)
-    code = stack.process.wait(60)
+    try:
+        code = stack.process.wait(60)
+    except subprocess.TimeoutExpired:
+        stack.process.kill()
+        code = stack.process.wait()
     said = (stack.home / "up.log").read_text()
     assert code == 0, said[-3000:]
     return said

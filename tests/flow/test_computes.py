@@ -14,7 +14,8 @@ import duckdb
 import pytest
 
 from dbt_runner.store import Item
-from flow.support import Stack, wait_for
+from flow.support import Stack
+from processes import status_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group("stack")]
 
@@ -111,4 +112,6 @@ def executions(stack: Stack, environment: str, flag: Path) -> Counter[str]:
 
 
 def parent_of(pid: int) -> int:
-    return wait_for("parent", lambda: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), 5)
+    status = status_of(pid)
+    assert status is not None, f"process {pid} is gone"
+    return status[1]

@@ -10,6 +10,7 @@ import pytest
 
 from dbt_runner.local.ecs_agent import TaskEnd
 from local.support import World, wait_for
+from processes import is_running
 
 # One worker imports moto and patches it.
 pytestmark = pytest.mark.xdist_group("emulator")
@@ -26,14 +27,6 @@ def stop(world: World, arn: str, reason: str = "by a test") -> None:
 def running(world: World, arn: str, line: str = "ready") -> None:
     """Wait until the task has written a line, which says that its traps are set."""
     wait_for(lambda: (arn, line) in world.lines, f"{arn} wrote {line}")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z" if Path("/proc/self/stat").exists() else True
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -95,7 +88,7 @@ def test_the_children_of_a_task_end_with_it(world: World) -> None:
     arn = world.run_task("sleep 300 & echo $!; exit 0")
     world.ended_task(arn)
     [child] = [int(line) for task, line in world.lines if task == arn]
-    wait_for(lambda: not is_alive(child), "the child is gone")
+    wait_for(lambda: not is_running(child), "the child is gone")
 
 
 def test_a_task_that_cannot_start_says_why(tmp_path: Path, world: World) -> None:

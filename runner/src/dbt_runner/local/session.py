@@ -132,16 +132,23 @@ def serve(home: Path, variables: Mapping[str, Any], *, say: Say, ready: Callable
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM leaves through every `with`, as Ctrl-C does, so that nothing is left running."""
+    """SIGTERM leaves through every `with`, as Ctrl-C does, so that nothing is left running.
+
+    So does SIGINT, whatever the parent left it as: a shell starts a script's background commands with SIGINT ignored.
+    """
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, leave),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def open_store(stack: LocalStack) -> Store:
