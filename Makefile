@@ -21,8 +21,8 @@ help: ## this list
 setup: $(INSTALLED) ## make the virtual environment in .venv; done again only when the lock or the package's settings change
 
 $(INSTALLED): requirements-dev.lock runner/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "setup: $(PYTHON) is older than Python 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	  { echo "setup: $(PYTHON) is older than Python 3.11.4: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "setup: installing $$(grep -c '==' requirements-dev.lock) packages into $(VENV) (about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
@@ -94,12 +94,12 @@ format: setup ## write what lint would complain about
 
 .PHONY: lock
 lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no index
-	uv pip compile -q --upgrade --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	uv pip compile -q --upgrade --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11.4 \
 	  --extra test runner/pyproject.toml -o requirements-dev.lock
 	cd runner && uv pip compile -q --no-strip-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.12 \
 	  --only-binary :all: --constraints ../requirements-dev.lock --extra athena --extra bigquery --extra duckdb --extra lambda --extra openlineage --extra postgres --extra redshift --extra snowflake \
 	  pyproject.toml requirements/build.in -o requirements/image.txt
-	cd runner && uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	cd runner && uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate --universal --python-version 3.11.4 \
 	  --only-binary :all: requirements/sbom.in -o requirements/sbom.txt
 
 .PHONY: clean

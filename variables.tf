@@ -8,13 +8,38 @@ locals {
   # Of environments, of jobs and steps, and of what else a message names again.
   environment_pattern      = "^[a-z]([a-z0-9_-]*[a-z0-9])?$"
   name_pattern             = "^[a-z0-9][a-z0-9_-]{0,39}$"
-  timezone_pattern         = "^[A-Za-z][A-Za-z0-9_+/-]{0,49}$"
+  macro_pattern            = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)?$"
   env_var_pattern          = "^[A-Za-z_][A-Za-z0-9_]*$"
-  reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_|LAMBDA_|_HANDLER$|_X_AMZN_)"
+  reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_|ECS_|LAMBDA_|_HANDLER$|_X_AMZN_)"
   email_pattern            = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"
 
+  # A field of cron is a list of values, ranges and steps; day of month and day of week have more. One of these two must be ?, and only one.
   # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
-  schedule_pattern = "^(rate\\([1-9][0-9]* (minute|hour|day)s?\\)|cron\\((\\S+ ){5}\\S+\\)|at\\(\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}\\))$"
+  cron_lists = {
+    for field, value in {
+      minute  = "[0-5]?[0-9]"
+      hour    = "([01]?[0-9]|2[0-3])"
+      day     = "(0?[1-9]|[12][0-9]|3[01])"
+      month   = "(0?[1-9]|1[0-2]|(?i:JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC))"
+      weekday = "([1-7]|(?i:SUN|MON|TUE|WED|THU|FRI|SAT))"
+      year    = "(19[7-9][0-9]|2[01][0-9][0-9])"
+    } : field => "(\\*|${value}(-${value})?)${field == "weekday" ? "" : "(/[1-9][0-9]*)?"}(,(\\*|${value}(-${value})?)${field == "weekday" ? "" : "(/[1-9][0-9]*)?"})*"
+  }
+  cron_day     = "(${local.cron_lists.day}|L|LW|(0?[1-9]|[12][0-9]|3[01])W)"
+  cron_weekday = "(${local.cron_lists.weekday}|L|([1-7]|(?i:SUN|MON|TUE|WED|THU|FRI|SAT))(L|#[1-5]))"
+  schedule_pattern = join("", [
+    "^(",
+    "rate\\([1-9][0-9]{0,8} (minute|hour|day)s?\\)",
+    "|cron\\(${local.cron_lists.minute} ${local.cron_lists.hour} (",
+    "${local.cron_day} ${local.cron_lists.month} \\?",
+    "|\\? ${local.cron_lists.month} ${local.cron_weekday}",
+    ") ${local.cron_lists.year}\\)",
+    "|at\\(\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}\\)",
+    ")$",
+  ])
+
+  # Days that no month of the list has: 31 in months of 30 days, 30 and 31 in February.
+  schedule_never_pattern = "(?i)^cron\\(\\S+ \\S+ (31W? (0?[2469]|11|FEB|APR|JUN|SEP|NOV)(,(0?[2469]|11|FEB|APR|JUN|SEP|NOV))*|3[01]([,-]3[01])?W? (0?2|FEB)) "
 
   # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
   oidc_provider_pattern = "^[a-z][a-z0-9_]{0,31}$"
@@ -22,25 +47,76 @@ locals {
   oidc_arn_pattern      = "^arn:[a-z-]+:iam::\\d{12}:oidc-provider/[^*?$\\s]+$"
   oidc_audience_pattern = "^[^*?$\\s]+$"
 
-  # Blanks at the edges never match a token; $ would begin a policy variable.
-  oidc_subject_pattern = "^[^\\s$]([^$]*[^\\s$])?$"
+  # Blanks at the edges never match a token; $ would begin a policy variable. Control characters are in no subject.
+  oidc_subject_pattern = "^[^\\s$\\x00-\\x1f\\x7f]([^$\\x00-\\x1f\\x7f]*[^\\s$\\x00-\\x1f\\x7f])?$"
 
-  # A wildcard may follow only after whom it is about: repo:acme/*, project_path:acme/*, organization:acme:*. Anything shorter (*, repo:*,
-  # repo:ac*) lets strangers in where an issuer serves more than one customer, as those of GitHub and GitLab do.
-  oidc_anchored_pattern = "^([^*?:/|@]+:[^*?:/|@]+[:/|@]|[^*?:/|@]+[/|])"
-
-  # Issuers that everybody may have a token of: each subject must name the owner, in full, also one without a wildcard. A repository's
-  # administrator chooses what the subject is made of, so that ref:refs/heads/main or environment:prod may be anybody's.
-  # https://docs.github.com/en/actions/reference/security/oidc#customizing-the-token-claims
-  # https://docs.gitlab.com/ci/secrets/id_token_authentication/
-  # https://developer.hashicorp.com/terraform/cloud-docs/dynamic-provider-credentials/workload-identity-tokens
-  # https://buildkite.com/docs/pipelines/security/oidc
-  oidc_shared_issuers = {
-    "token.actions.githubusercontent.com" = "(^|:)((repo|repository|workflow_ref|job_workflow_ref):[^*?:/]+/|(repository_id|repository_owner|repository_owner_id):[^*?:]+(:|$))"
-    "gitlab.com"                          = "^project_path:[^*?:/]+/"
-    "app.terraform.io"                    = "^organization:[^*?:]+:"
-    "agent.buildkite.com"                 = "^organization:[^*?:]+:"
-  }
+  # Whose token a subject is about, by issuer. `of` is matched with "<issuer> <subject>": the first rule that fits counts. A subject must match
+  # the rule's `subject`, which has the owner in full before the first wildcard. What ends the owner (/ or :) belongs to it: acme* would be
+  # acme-evil, too. `write` is for the message.
+  oidc_rules = [
+    # A repository's administrator chooses the claims that a subject is made of, so that environment:prod may be anybody's. Strangers may
+    # call a public reusable workflow, so that job_workflow_ref says what runs and not whose it is. Also GitHub Enterprise.
+    # https://docs.github.com/en/actions/reference/security/oidc
+    {
+      of      = "^(token\\.actions\\.(githubusercontent|[a-z0-9-]+\\.ghe)\\.com(/\\S*)? |\\S+/_services/token |\\S+ (repo|repository|repository_id|repository_owner|repository_owner_id|workflow_ref|job_workflow_ref):)"
+      subject = "^([^*?:]+:[^*?:]*:)*((repo|repository|workflow_ref):[A-Za-z0-9][A-Za-z0-9_-]*(@[0-9]+)?/|(enterprise|enterprise_id|repository_id|repository_owner|repository_owner_id):[A-Za-z0-9][A-Za-z0-9_-]*(:|$))"
+      write   = "repo:<owner>/<repository>:environment:<name>; job_workflow_ref only beside an owner such as repository_owner:<owner>, because strangers can call a public workflow"
+    },
+    # https://docs.gitlab.com/ci/secrets/id_token_authentication/
+    {
+      of      = "^(gitlab\\.com |\\S+ project_path:)"
+      subject = "^project_path:[A-Za-z0-9_][A-Za-z0-9_.-]*/"
+      write   = "project_path:<group>/<project>:ref_type:tag:ref:v*"
+    },
+    # https://developer.hashicorp.com/terraform/cloud-docs/dynamic-provider-credentials/workload-identity-tokens
+    # https://buildkite.com/docs/pipelines/security/oidc
+    {
+      of      = "^(app\\.terraform\\.io |agent\\.buildkite\\.com |\\S+ organization:)"
+      subject = "^organization:[A-Za-z0-9][A-Za-z0-9_.-]*:"
+      write   = "organization:<name>:..."
+    },
+    # https://circleci.com/docs/openid-connect-tokens/
+    {
+      of      = "^(oidc\\.circleci\\.com(/\\S*)? |\\S+ org/)"
+      subject = "^org/[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}/"
+      write   = "org/<organization id>/project/<project id>/user/*"
+    },
+    # https://support.atlassian.com/bitbucket-cloud/docs/deploy-on-aws-using-bitbucket-pipelines-openid-connect/
+    {
+      of      = "^\\S+/pipelines-config/identity/oidc "
+      subject = "^\\{[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\}(:|$)"
+      write   = "{<repository uuid>}:*"
+    },
+    # https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    {
+      of      = "^(oidc\\.eks\\.\\S+ |\\S+ system:)"
+      subject = "^system:serviceaccount:[a-z0-9]([a-z0-9-]*[a-z0-9])?:[^:]+$"
+      write   = "system:serviceaccount:<namespace>:<name>"
+    },
+    # https://learn.microsoft.com/azure/devops/pipelines/release/configure-workload-identity
+    {
+      of      = "^(vstoken\\.dev\\.azure\\.com/\\S* |\\S+ sc://)"
+      subject = "^sc://[^*?/:|]+/"
+      write   = "sc://<organization>/<project>/<service connection>"
+    },
+    # https://vercel.com/docs/oidc/reference
+    {
+      of      = "^(oidc\\.vercel\\.com(/\\S*)? |\\S+ owner:)"
+      subject = "^owner:[^*?:/|]+:"
+      write   = "owner:<team>:project:<name>:environment:production"
+    },
+    # Ids of people and applications, which have nothing in common that a wildcard could stand for: auth0|<id>, 00u..., a GUID, an address.
+    {
+      of      = "^(\\S*\\.okta(preview|-emea|-gov)?\\.com(/\\S*)? |\\S*\\.auth0\\.com/? |accounts\\.google\\.com |login\\.microsoftonline\\.|sts\\.windows\\.net/|cognito-idp\\.|\\S+ (.*[|@]|(https?|urn|mailto|email|user|users|group|groups|client|clients|service|services):))"
+      subject = "^[^*?]+$"
+      write   = "each id in full, without a wildcard"
+    },
+    {
+      of      = ""
+      subject = "^([^*?]+|([^*?:/|@]+[:/]+){2,}[^:/|@]*)$"
+      write   = "the subject in full, or a wildcard in its last part only, behind at least two others: tenant:<name>:*"
+    },
+  ]
 
   # A reference to a secret may name a JSON key, a stage and a version at its end.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
@@ -140,6 +216,9 @@ variable "environments" {
     slim_ci             of runs that compare with another release: state_target is dbt's target for which that one is parsed (the environment's
                         name where not set; where it is set the deployer publishes releases of pull requests only); schema_suffixes a regular
                         expression that their schema suffix must match as a whole.
+    requests            what callers may ask for beside a job as it is (docs/security.md#callers): steps of their own; inline, SQL of their own by
+                        --inline and any macro by run-operation; operations, the macros that they may run where inline is false; overrides of
+                        release, vars, full_refresh, defer_to and schema_suffix. The steps of `jobs` are not bound by it.
     jobs.vars           dbt vars as JSON, so that numbers and booleans stay what they are: jsonencode({ day = "today", full = true }).
     jobs.fresh_within_minutes  what the job promises: an alarm tells when it has not succeeded for so long, whatever the reason.
     env_vars            plain values. Secrets go to `secrets`: the variable's name and the ARN of a Secrets Manager secret or an SSM
@@ -181,6 +260,12 @@ variable "environments" {
     slim_ci = optional(object({
       state_target    = optional(string)
       schema_suffixes = optional(string)
+    }), {})
+    requests = optional(object({
+      steps      = optional(bool, true)
+      inline     = optional(bool, false)
+      operations = optional(list(string), [])
+      overrides  = optional(bool, true)
     }), {})
     jobs = optional(map(object({
       schedule     = optional(string)
@@ -371,6 +456,22 @@ variable "environments" {
     ])}."
   }
 
+  validation {
+    condition = alltrue(flatten([
+      for e in var.environments : [for macro in e.requests.operations : can(regex(local.macro_pattern, macro))]
+    ]))
+    error_message = "requests.operations must be names of macros as run-operation takes them, such as drop_schemas or shop.drop_schemas: ${join(", ", flatten([
+      for env, e in var.environments : [for macro in e.requests.operations : "${env} (${macro})" if !can(regex(local.macro_pattern, macro))]
+    ]))}."
+  }
+
+  validation {
+    condition = alltrue([for e in var.environments : e.requests.steps || !(e.requests.inline || length(e.requests.operations) > 0)])
+    error_message = "requests.inline and requests.operations are about steps of callers, which requests.steps = false refuses; remove them, or set steps = true: ${join(", ", [
+      for env, e in var.environments : env if !e.requests.steps && (e.requests.inline || length(e.requests.operations) > 0)
+    ])}."
+  }
+
   # Jobs
 
   validation {
@@ -384,10 +485,12 @@ variable "environments" {
 
   validation {
     condition = alltrue(flatten([for e in var.environments : [for j in e.jobs : j.schedule == null ? true :
-      can(regex(local.schedule_pattern, j.schedule))
+      can(regex(local.schedule_pattern, j.schedule)) && !can(regex(local.schedule_never_pattern, j.schedule)) && (!startswith(j.schedule, "at(") || can(formatdate("YYYY", "${trimsuffix(trimprefix(j.schedule, "at("), ")")}Z")))
     ]]))
-    error_message = "A job's schedule must be rate(<n> minutes|hours|days), cron(<minutes> <hours> <day of month> <month> <day of week> <year>) or at(yyyy-mm-ddThh:mm:ss), or be left out for a job that is started by hand: ${join(", ", flatten([
-      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.schedule})" if j.schedule != null && !can(regex(local.schedule_pattern, j.schedule))]
+    error_message = "A job's schedule must be rate(<n> minutes|hours|days), cron(<minutes> <hours> <day of month> <month> <day of week> <year>) with ? for one of the two days, or at(yyyy-mm-ddThh:mm:ss), each with a moment that exists, or be left out for a job that is started by hand: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.schedule})" if j.schedule == null ? false : !(
+        can(regex(local.schedule_pattern, j.schedule)) && !can(regex(local.schedule_never_pattern, j.schedule)) && (!startswith(j.schedule, "at(") || can(formatdate("YYYY", "${trimsuffix(trimprefix(j.schedule, "at("), ")")}Z")))
+      )]
     ]))}."
   }
 
@@ -403,10 +506,10 @@ variable "environments" {
 
   validation {
     condition = alltrue(flatten([
-      for e in var.environments : [for j in e.jobs : can(regex(local.timezone_pattern, j.timezone))]
+      for e in var.environments : [for j in e.jobs : contains(local.timezones, j.timezone)]
     ]))
     error_message = "A job's timezone must be a name of the IANA database such as UTC or Europe/Berlin: ${join(", ", flatten([
-      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.timezone})" if !can(regex(local.timezone_pattern, j.timezone))]
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${j.timezone})" if !contains(local.timezones, j.timezone)]
     ]))}."
   }
 
@@ -507,7 +610,7 @@ variable "environments" {
     condition = alltrue(flatten([
       for e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : can(regex(local.env_var_pattern, key)) && !can(regex(local.reserved_env_var_pattern, key))]
     ]))
-    error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_, AWS_ or LAMBDA_, which the runner and AWS set: ${join(", ", flatten([
+    error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_, AWS_, ECS_ or LAMBDA_, which the runner and AWS set: ${join(", ", flatten([
       for env, e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}" if !can(regex(local.env_var_pattern, key)) || can(regex(local.reserved_env_var_pattern, key))]
     ]))}."
   }
@@ -621,13 +724,11 @@ variable "oidc" {
 
   validation {
     condition = alltrue(flatten([
-      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for grant in role : [for s in grant.subjects :
-        can(regex(local.oidc_subject_pattern, s)) && (!can(regex("[*?]", s)) || can(regex(local.oidc_anchored_pattern, s)))
-      ]]]
+      for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for grant in role : [for s in grant.subjects : can(regex(local.oidc_subject_pattern, s))]]]
     ]))
-    error_message = "A subject must say who it is. A wildcard may stand only behind a full owner, such as repo:acme/analytics:ref:refs/tags/*, project_path:acme/* or a whole subject without any; not alone, not in the owner (*, repo:*, repo:ac*), and $ and blanks at the edges are refused: ${join(", ", flatten([
+    error_message = "A subject must not be empty, hold $ or control characters, or have blanks at its edges: ${join(", ", flatten([
       for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects : "${env}.${role}.${key} (\"${s}\")"
-        if !(can(regex(local.oidc_subject_pattern, s)) && (!can(regex("[*?]", s)) || can(regex(local.oidc_anchored_pattern, s))))
+        if !can(regex(local.oidc_subject_pattern, s))
       ]]]
     ]))}."
   }
@@ -635,12 +736,13 @@ variable "oidc" {
   validation {
     condition = alltrue(flatten([
       for e in var.oidc.environments : [for role in [e.deployer, e.operator] : [for key, grant in role : [for s in grant.subjects :
-        can(regex(lookup(local.oidc_shared_issuers, try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), ""), ""), s))
+        can(regex([for r in local.oidc_rules : r.subject if can(regex(r.of, "${try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), key)} ${s}"))][0], s))
       ]]]
     ]))
-    error_message = "Everybody may have a token of this issuer, so that a subject must name its owner in full: repo:acme/... at GitHub, project_path:acme/... at GitLab, organization:acme:... at HCP Terraform and Buildkite: ${join(", ", flatten([
-      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects : "${env}.${role}.${key} (\"${s}\")"
-        if !can(regex(lookup(local.oidc_shared_issuers, try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), ""), ""), s))
+    error_message = "A subject must name its owner in full before its first wildcard (* or ?), or strangers at that issuer may have a token that matches: ${join("; ", flatten([
+      for env, e in var.oidc.environments : [for role, grants in { deployer = e.deployer, operator = e.operator } : [for key, grant in grants : [for s in grant.subjects :
+        "${env}.${role}.${key} (\"${s}\"): write ${[for r in local.oidc_rules : r.write if can(regex(r.of, "${try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), key)} ${s}"))][0]}"
+        if !can(regex([for r in local.oidc_rules : r.subject if can(regex(r.of, "${try(regex(":oidc-provider/(.*)$", var.oidc.providers[key].arn)[0], trimprefix(var.oidc.providers[key].url, "https://"), key)} ${s}"))][0], s))
       ]]]
     ]))}."
   }

@@ -31,6 +31,9 @@ module "dbt" {
         schema_suffixes = env == "ci" ? "pr_[0-9]+" : null
       }
 
+      # The macro that drops the schemas of a pull request when it is closed.
+      requests = { operations = env == "ci" ? ["drop_schemas"] : [] }
+
       jobs = {
         hourly = {
           schedule = env == "prod" ? "rate(1 hour)" : null

@@ -20,6 +20,7 @@ locals {
     overlap         = var.settings.overlap
     timeout_seconds = var.settings.timeout_seconds
     slim_ci         = var.settings.slim_ci
+    requests        = var.settings.requests
     jobs            = { for name, job in var.settings.jobs : name => merge(job, { vars = jsondecode(job.vars) }) }
     env_vars        = var.settings.env_vars
     audit           = { items_retention_days = var.items_retention_days }

@@ -95,6 +95,12 @@ variable "settings" {
       state_target    = string
       schema_suffixes = string
     })
+    requests = object({
+      steps      = bool
+      inline     = bool
+      operations = list(string)
+      overrides  = bool
+    })
     jobs = map(object({
       schedule     = string
       timezone     = string

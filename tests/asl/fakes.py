@@ -98,6 +98,7 @@ def config(**changes: object) -> dict[str, Any]:
         "overlap": "skip",
         "timeout_seconds": 14400,
         "slim_ci": {"state_target": None, "schema_suffixes": None},
+        "requests": {"steps": True, "inline": False, "operations": [], "overrides": True},
         "jobs": {
             "hourly": {
                 "schedule": "rate(1 hour)",

@@ -394,7 +394,8 @@ def test_invalid_request_is_recorded_and_starts_nothing(cloud: Cloud, case: str)
 def test_every_rule_of_check_request_is_tried() -> None:
     rules = render.load("dbt_run.asl.json")["States"]["CheckRequest"]["Choices"]
     causes = [rule["Assign"]["cause"] for rule in rules if rule["Next"] == "RecordFailure"]
-    elsewhere = ["has no CONFIG item", "has no function", "has no current release"]
+    # The rules of `requests` are tried in tests/security/test_callers.py.
+    elsewhere = ["has no CONFIG item", "has no function", "has no current release", "(requests."]
     untried = [cause for cause in causes if not any(says in cause for says in [*elsewhere, *(case.says for case in REFUSED.values())])]
     assert untried == []
 

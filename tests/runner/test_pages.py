@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from dbt_runner import config, pages
+from dbt_runner import config, dbt_docs, pages
 from dbt_runner.errors import MODEL_ERROR, ErrorKind
 from dbt_runner.outcome import Outcome
 from dbt_runner.request import AttemptKey
@@ -110,7 +110,12 @@ def test_an_attempt_that_is_repeated_writes_the_report_anew(store: Store, end: E
 
 # --- documentation ---------------------------------------------------------------------------------------------------
 
-PAGE = {pages.DOCUMENTATION: "<html>docs</html>"}
+PAGE = {
+    pages.DOCUMENTATION: dbt_docs.template()
+    .decode()
+    .replace('"MANIFEST.JSON INLINE DATA"', '{"nodes": {}}')
+    .replace('"CATALOG.JSON INLINE DATA"', '{"a": "<b>"}')
+}
 CURRENT, OWN = "docs/prod/index.html", "docs/prod/1.4.2/index.html"
 
 
@@ -122,7 +127,9 @@ def test_documentation_is_kept_by_release_and_only_the_current_one_is_shown_firs
         by = {"promoted_at": "2026-11-22T09:00:00.000Z", "promoted_by": "arn"}
         store.put({"pk": environment_pk("prod"), "sk": CURRENT_RELEASE, "version": current, **by})
     assert pages.publish_documentation(store, end(3, None, PAGE)) == published
-    assert keys(store) == set(published) and {body(store, key) for key in published} == {"<html>docs</html>"}
+    assert keys(store) == set(published) and {body(store, key) for key in published} == {
+        dbt_docs.sealed(PAGE[pages.DOCUMENTATION].encode()).decode()
+    }
 
 
 def test_documentation_of_a_step_that_failed_or_made_none_is_not_published(store: Store, end: End) -> None:

@@ -100,6 +100,7 @@ def test_what_changed_is_built_apart_and_the_rest_is_deferred_to(
     ask("create schema main_pr_77")
     run.plan = {}
     run.release = "pr"
+    run.config["requests"]["operations"] = ["drop_schemas"]
     run.steps[0].update(name="drop", commands=["run-operation drop_schemas --args 'suffix: pr_7'"])
     assert run.attempt(number=4) == 0
     schemas = "select distinct schema_name from information_schema.schemata where catalog_name = 'warehouse' and schema_name like 'main%'"

@@ -14,6 +14,8 @@ from dbt_runner.runs import NodeResultRow
 from dbt_runner.words import clean, count, counts_of, duration, one_line
 
 _MAX_ROWS = 20
+# In a table a pipe ends a cell, also in code. GitHub Flavored Markdown, "Tables (extension)"
+_PIPE = "\\|"
 # https://www.w3.org/TR/xml/#charsets
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -35,10 +37,10 @@ def junit(check: Check) -> bytes:
     }
     attributes = {name: str(value) for name, value in numbers.items()}
     suites = ElementTree.Element("testsuites", {"name": "dbt-runner ci", **attributes})
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": f"dbt {check.environment}", **attributes})
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": _xml(f"dbt {check.environment}"), **attributes})
     if check.detail:
         run = check.detail.run
-        suite.set("timestamp", run.started_at)
+        suite.set("timestamp", _xml(run.started_at))
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in _facts(check):
             ElementTree.SubElement(properties, "property", {"name": name, "value": _xml(value)})
@@ -68,9 +70,9 @@ def markdown(check: Check) -> str:
     else:
         head = f"dbt: no node differs from what {check.environment} runs"
     lines = [f"### {_text(head, 200)}", ""]
-    lines += [f"- {name}: `{_code(value)}`" for name, value in _facts(check)]
+    lines += [f"- {name}: {_code(value, 200)}" for name, value in _facts(check)]
     if counts:
-        lines.append(f"- nodes: {counts_of(counts)}")
+        lines.append(f"- nodes: {_text(counts_of(counts), 300)}")
     if check.detail and check.detail.run.seconds is not None:
         lines.append(f"- time: {duration(check.detail.run.seconds)}")
     failed = [node for node in check.nodes if node.failed]
@@ -79,13 +81,14 @@ def markdown(check: Check) -> str:
         if len(failed) > _MAX_ROWS:
             lines += ["", f"and {count(len(failed) - _MAX_ROWS, 'more')}: `dbt-runner show --nodes failed` lists them all"]
     elif not check.passed:
-        lines += ["", _text(check.message, 1000)]
+        lines += ["", _code(check.message, 1000)]
     return "\n".join(lines) + "\n"
 
 
 def _rows(nodes: list[NodeResultRow]) -> Iterator[str]:
     for node in nodes[:_MAX_ROWS]:
-        yield f"| `{_code(node.unique_id)}` | {_text(node.status, 40)} | {_text(node.message or '', 300)} |"
+        cells = (_code(node.unique_id, 200), _text(node.status, 40), _code(node.message or "", 300))
+        yield f"| {' | '.join(cell.replace('|', _PIPE) for cell in cells)} |"
 
 
 def _facts(check: Check) -> Iterator[tuple[str, str]]:
@@ -106,13 +109,17 @@ def _problem(case: ElementTree.Element, kind: str, type_: str, message: str) -> 
 
 
 def _xml(text: str) -> str:
-    return _NOT_IN_XML.sub("", text)
+    return _NOT_IN_XML.sub("", clean(text))
 
 
 def _text(text: str, limit: int) -> str:
-    """Words of a warehouse on one line of Markdown, which says nothing but them."""
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(one_line(text, limit), quote=False))
+    """A few words of our own, with names in them, on one line of Markdown that says nothing but them."""
+    plain = re.sub(r"([\\`*_\[\]~#$!])", r"\\\1", html.escape(one_line(text, limit), quote=False))
+    # Mentions and addresses become links after Markdown has been read, so that a backslash does not help: a comment parts them.
+    return re.sub(r"(@|:|www)(?=\S)", r"\1<!-- -->", plain)
 
 
-def _code(text: str) -> str:
-    return one_line(text, 200).replace("`", "'").replace("|", "\\|")
+def _code(text: str, limit: int) -> str:
+    """Words of others as a span of code: in it Markdown knows no HTML, link, image, mention or reference, and only a backtick ends it."""
+    line = one_line(text, limit).replace("`", "'").strip()
+    return f"`{line}`" if line else ""

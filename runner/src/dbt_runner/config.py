@@ -28,6 +28,23 @@ class Warehouse:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """What an environment's callers may ask for. The defaults are those of Terraform's variable `environments`.
+
+    Attributes:
+        steps: steps of their own, beside the environment's jobs and resumes.
+        inline: SQL of their own (`--inline`, `--inline-direct`), and any macro by `run-operation`.
+        operations: the macros that they may run by `run-operation` where `inline` is false, as the command names them.
+        overrides: release, vars, full_refresh, defer_to and schema_suffix of a run.
+    """
+
+    steps: bool = True
+    inline: bool = False
+    operations: tuple[str, ...] = ()
+    overrides: bool = True
+
+
+@dataclass(frozen=True)
 class EnvironmentConfig:
     """The parts of the CONFIG item that the runner and the CLI use. ARNs and names are as AWS knows them.
 
@@ -55,6 +72,7 @@ class EnvironmentConfig:
     function: Mapping[str, Any] | None = None
     state_target: str | None = None
     schema_suffixes: str | None = None
+    requests: Requests = Requests()
 
     @property
     def log_groups(self) -> tuple[str, ...]:
@@ -102,9 +120,18 @@ def parse(text: str) -> EnvironmentConfig:
             items_retention_days=(raw.get("audit") or {}).get("items_retention_days") or 0,
             state_target=raw["slim_ci"]["state_target"],
             schema_suffixes=raw["slim_ci"]["schema_suffixes"],
+            requests=_requests(raw["requests"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise TypedError(RUNNER_ERROR, f"the environment's configuration cannot be read: {exc!r}; run terraform apply again") from exc
+
+
+def _requests(raw: Mapping[str, Any]) -> Requests:
+    """Only JSON's true allows anything."""
+    operations: tuple[str, ...] = tuple(raw["operations"])
+    if not all(isinstance(name, str) for name in operations):
+        raise TypeError("requests.operations holds a value that is not a name")
+    return Requests(raw["steps"] is True, raw["inline"] is True, operations, raw["overrides"] is True)
 
 
 def load(store: Store, environment: str) -> EnvironmentConfig:

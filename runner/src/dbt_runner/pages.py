@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dbt_runner import promotion, report, runs
+from dbt_runner import dbt_docs, promotion, report, runs
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.outcome import Outcome
 from dbt_runner.request import HEALTH_CHECK, AttemptKey
@@ -68,6 +68,9 @@ def publish_documentation(store: Store, ending: Ending) -> list[str]:
 
     Returns:
         The keys.
+
+    Raises:
+        ValueError: the page is not dbt's own with data in it.
     """
     file = ending.folder / DOCUMENTATION
     if ending.result.error or not file.is_file():
@@ -77,8 +80,9 @@ def publish_documentation(store: Store, ending: Ending) -> list[str]:
     standing = promotion.current(store, environment)
     if standing is not None and standing.version == version:
         keys.append(documentation_key(environment))
+    page = dbt_docs.sealed(file.read_bytes())
     for key in keys:
-        store.upload_body(file.read_bytes(), key, _HTML)
+        store.upload_body(page, key, _HTML)
     return keys
 
 

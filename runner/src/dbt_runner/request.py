@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from dbt_runner import config
+from dbt_runner import callers, config
 from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RELEASE_NOT_FOUND, RUNNER_ERROR, TypedError
 from dbt_runner.store import LOCK, Item, Store, environment_pk, run_pk, step_sk
 
@@ -227,10 +227,18 @@ def validate_input(document: object) -> Mapping[str, Any]:
             raise _invalid(f"steps[{position}].name", f"{name} is the name of another step")
     if "schema_suffix" in document and "defer_to" not in document:
         raise _invalid("schema_suffix", "goes with defer_to: what is not built into these schemas is taken from that release's")
-    for position, step in enumerate(document.get("steps", [])):
-        for number, text in enumerate(step["commands"]):
-            parse_command(text, f"steps[{position}].commands[{number}]")
+    _commands(document)
     return document
+
+
+def check_caller(environment: config.EnvironmentConfig, document: Mapping[str, Any]) -> None:
+    """Holds a valid input against what the environment's callers may ask for.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest, naming the field.
+    """
+    callers.check_overrides(environment, document)
+    callers.check_commands(environment, _commands(document))
 
 
 def locate(store: Store, environment: str, run_key: str, position: int, attempt: int) -> tuple[AttemptKey, Item]:
@@ -263,6 +271,12 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
     validate_input({name: value for name, value in plan.items() if name not in ("job", "resume")})
     steps = [_step(step) for step in plan["steps"]]
     environment = config.load(store, key.environment)
+    # The steps of a job are the deployment's, and its vars stand here already merged with the caller's, which the state machine saw apart.
+    if plan.get("job") is None:
+        callers.check_commands(environment, _commands(plan))
+        if plan.get("resume") is None:
+            # The state machine writes out vars and full_refresh always, and defer_to where a command names {state}.
+            callers.check_overrides(environment, {name: value for name, value in plan.items() if value and name != "defer_to"})
     return AttemptRequest(
         key=key,
         config=environment,
@@ -328,6 +342,16 @@ def _defer_to(plan: Mapping[str, Any], steps: Sequence[Step], environment: str) 
     return version
 
 
+def _commands(document: Mapping[str, Any]) -> dict[str, Command]:
+    """The commands of a request's steps, by their field."""
+    fields = {
+        f"steps[{position}].commands[{number}]": text
+        for position, step in enumerate(document.get("steps", []))
+        for number, text in enumerate(step["commands"])
+    }
+    return {field: parse_command(text, field) for field, text in fields.items()}
+
+
 def _step(raw: Mapping[str, Any]) -> Step:
     commands: Sequence[str] = raw["commands"]
     return Step(
@@ -365,7 +389,9 @@ def _schema_error(error: ValidationError) -> TypedError:
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = error.schema["properties"] if isinstance(error.schema, Mapping) else {}
         unknown = sorted(set(error.instance) - set(known))
-        name = f"{field}.{unknown[0]}" if field else unknown[0]
+        # A caller's own text: as it is where it is a name, or else as JSON writes it.
+        first = unknown[0] if re.fullmatch(r"\w{1,80}", unknown[0]) else json.dumps(unknown[0][:80])
+        name = f"{field}.{first}" if field else first
         return _invalid(name, f"unknown field; known are {', '.join(known)}")
     if error.validator == "oneOf":
         if not field and isinstance(error.instance, Mapping) and "resume" in error.instance:

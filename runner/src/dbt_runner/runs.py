@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import ERRORS, INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.executions import Execution, describe, ended_by, execution_arn, unrecorded
-from dbt_runner.request import check_suffix, validate_input
+from dbt_runner.request import check_caller, check_suffix, validate_input
 from dbt_runner.run_records import (
     NodeResultRow,
     Outcome,
@@ -150,6 +150,7 @@ def start_run(
         known = ", ".join(sorted(config.jobs)) or "none; use steps instead"
         raise TypedError(INVALID_REQUEST, f"job: environment {config.environment} has no job {job}; it has: {known}")
     check_suffix(config, document.get("schema_suffix"))
+    check_caller(config, document)
     run_id = run_id if run_id is not None else _new_run_id(document, now or datetime.now(UTC))
     if not _RUN_ID.fullmatch(run_id) or run_id == LAST:
         raise TypedError(INVALID_REQUEST, f"run id {run_id!r}: use 1 to 80 letters, digits, - and _ (and not the word {LAST})")

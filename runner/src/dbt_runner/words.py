@@ -8,8 +8,20 @@ from datetime import datetime
 
 from dbt_runner.events import BAD_STATUSES
 
-# Escape sequences and control characters, which a warehouse's message may hold and a terminal would obey. Tabs and line breaks stay.
-_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What a warehouse's message may hold and a terminal would obey: whole escape sequences (CSI; OSC, DCS and other strings up to their end,
+# in seven and in eight bits) and control characters, among them the carriage return and the backspace, which write over what is there.
+# And what changes how other characters are shown, or is not shown at all: marks, embeddings and isolates of direction, separators
+# that are no line breaks, tags, byte order marks. Tabs and line breaks stay, and so do the joiners of scripts and emoji.
+# https://www.ecma-international.org/publications-and-standards/standards/ecma-48/ https://www.unicode.org/reports/tr9/
+_CONTROLS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]+[0-~]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+# Half of a character, which no stream can encode.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 # Statuses that are neither good nor bad: somebody should know, nobody has to act.
 ODD_STATUSES = frozenset({"SKIPPED", "warn", "skipped"})
 
@@ -56,8 +68,8 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def clean(text: str) -> str:
-    """A text without what a terminal would obey; tabs become four spaces."""
-    return _CONTROLS.sub("", text).expandtabs(4)
+    """A text without what a terminal would obey or hide; tabs become four spaces, halves of characters the replacement character."""
+    return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", text)).expandtabs(4)
 
 
 def one_line(text: str | None, limit: int) -> str:

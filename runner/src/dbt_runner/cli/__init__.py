@@ -6,7 +6,9 @@ only people need, and the other way round.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import tempfile
 import traceback
@@ -15,6 +17,7 @@ from typing import Any
 import click
 
 from dbt_runner import __version__
+from dbt_runner.cli.guard import guarded, harmless
 from dbt_runner.errors import RUNNER_ERROR, TypedError
 
 _COMMANDS = {
@@ -55,15 +58,19 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: a typed error becomes one line on stderr and its own exit code, any other one a line and exit code 1."""
-    try:
-        cli(prog_name="dbt-runner")
-    except TypedError as exc:
-        click.echo(f"dbt-runner: {exc}", err=True)
-        sys.exit(exc.kind.exit_code)
-    except Exception as exc:
-        click.echo(f"dbt-runner: {_unforeseen(exc)}", err=True)
-        sys.exit(RUNNER_ERROR.exit_code)
+    """The console script: a typed error becomes one line on stderr and its own exit code, any other one a line and exit code 1.
+
+    What it prints is harmless to a terminal. A container's log is JSON, for programs, and comes out as it is.
+    """
+    with contextlib.nullcontext() if "DBT_RUNNER_RUN_KEY" in os.environ else guarded():
+        try:
+            cli(prog_name="dbt-runner")
+        except TypedError as exc:
+            click.echo(f"dbt-runner: {exc}", err=True)
+            sys.exit(exc.kind.exit_code)
+        except Exception as exc:
+            click.echo(f"dbt-runner: {_unforeseen(exc)}", err=True)
+            sys.exit(RUNNER_ERROR.exit_code)
 
 
 def _unforeseen(exc: Exception) -> str:
@@ -71,7 +78,7 @@ def _unforeseen(exc: Exception) -> str:
     said = " ".join(f"{type(exc).__name__}: {exc}".encode(errors="backslashreplace").decode().split())[:300]
     try:
         with tempfile.NamedTemporaryFile("w", prefix="dbt-runner-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
-            file.writelines(line.encode(errors="backslashreplace").decode() for line in traceback.format_exception(exc))
+            file.writelines(harmless(line) for line in traceback.format_exception(exc))
     except OSError:
         return f"{RUNNER_ERROR.name}: {said} (a bug of dbt-runner: report it with the command that you ran)"
     return f"{RUNNER_ERROR.name}: {said} (a bug of dbt-runner: report it with the command that you ran and {file.name})"

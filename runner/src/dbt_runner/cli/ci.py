@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,9 @@ import click
 
 from dbt_runner import ci, release
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import common_options, json_object, open_here, project_option
+from dbt_runner.cli.common import common_options, json_object, open_here, print_json, project_option
 from dbt_runner.errors import TypedError
-from dbt_runner.request import CURRENT, validate_input
+from dbt_runner.request import CURRENT, check_caller, validate_input
 from dbt_runner.runs import RunDetail
 
 
@@ -100,6 +99,7 @@ def ci_command(
     try:
         with aws.aws_errors():
             here = open_here(table, environment)
+            check_caller(here.config, document)
             adapter = publish.choose_adapter(None, here.config.warehouse.type)
             author = aws.caller()
             done = publish.publish(
@@ -144,7 +144,7 @@ def _report(check: ci.Check, junit: Path, summary: Path, as_json: bool) -> None:
     if as_json:
         detail = dataclasses.asdict(check.detail) if check.detail else {"run": None, "outcomes": [], "nodes": []}
         about = {"passed": check.passed, "error": check.error, "message": check.message, "release": check.release}
-        click.echo(json.dumps({**about, "junit": str(junit), "summary": str(summary), **detail}, indent=2))
+        print_json({**about, "junit": str(junit), "summary": str(summary), **detail})
         return
     click.echo(text, nl=False)
     if check.error:

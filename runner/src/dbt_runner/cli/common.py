@@ -14,6 +14,7 @@ import click
 
 from dbt_runner import config as configuration
 from dbt_runner.cli import aws
+from dbt_runner.cli.guard import exact_json
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.store import Store
@@ -95,7 +96,7 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Prints a dataclass, a list of them, or what is JSON already."""
-    click.echo(json.dumps(_plain(value), indent=2))
+    click.echo(exact_json(_plain(value)))
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbt_runner.cli.common import print_json
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, com
         if keep or home:
             say(f"kept: {folder} (warehouse.duckdb, logs/)")
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(done.detail), "release": dataclasses.asdict(done.release)}, indent=2))
+        print_json({**dataclasses.asdict(done.detail), "release": dataclasses.asdict(done.release)})
     else:
         _show(done)
     run = done.detail.run

@@ -11,6 +11,7 @@ import click
 from dbt_runner import runs
 from dbt_runner.cli import aws
 from dbt_runner.cli.common import common_options, open_here
+from dbt_runner.cli.guard import exact_json
 from dbt_runner.run_logs import LogQuery, follow, lines_of
 from dbt_runner.runs import LAST
 from dbt_runner.words import clean, local_time
@@ -56,7 +57,7 @@ def logs_command(
         else:
             lines = lines_of(logs, here.config.log_groups, found, query)
         for line in lines:
-            click.echo(json.dumps(line) if as_json else _readable(line))
+            click.echo(exact_json(line, indent=None) if as_json else _readable(line))
 
 
 def _readable(line: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import TextIO
 
 from rich.live import Live
 
+from dbt_runner.cli.guard import harmless
 from dbt_runner.cli.render import run_status
-from dbt_runner.cli.terminal import console_of, is_terminal
+from dbt_runner.cli.terminal import Cleaned, console_of, is_terminal
 from dbt_runner.runs import NodeResultRow, RunDetail, StepResult
 from dbt_runner.words import counts_of, duration, one_line
 
@@ -33,11 +34,11 @@ def show_progress(details: Iterable[RunDetail], *, stream: TextIO | None = None)
     if is_terminal(stream):
         with Live(console=console_of(stream), auto_refresh=False, transient=True) as live:
             for detail in details:
-                live.update(run_status(detail), refresh=True)
+                live.update(Cleaned(run_status(detail)), refresh=True)
     else:
         progress = Progress()
         for detail in details:
-            stream.writelines(f"{line}\n" for line in progress.lines(detail))
+            stream.writelines(f"{harmless(line)}\n" for line in progress.lines(detail))
             stream.flush()
     if detail is None:
         raise ValueError("there was no run to show")

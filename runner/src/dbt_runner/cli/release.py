@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -13,7 +12,7 @@ import click
 from dbt_runner import config, promotion, release
 from dbt_runner.cli import aws
 from dbt_runner.cli.aws import aws_errors, open_store
-from dbt_runner.cli.common import json_object, project_option
+from dbt_runner.cli.common import json_object, print_json, project_option
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import Store
 
@@ -92,7 +91,7 @@ def publish_command(
         )
     about = published.release
     if as_json:
-        click.echo(json.dumps({**asdict(about), "new": published.new}, indent=2))
+        print_json({**asdict(about), "new": published.new})
         return
     counts = ", ".join(f"{number} {kind}" for kind, number in about.counts.items()) or "nothing to run"
     done = "published" if published.new else "already published, with the same content:"
@@ -181,7 +180,7 @@ def show_command(version: str, environment: str | None, table: str | None, bucke
     with aws_errors():
         about = release.describe(_store_with_bucket(table, bucket, environment), version)
     if as_json:
-        click.echo(json.dumps(asdict(about), indent=2))
+        print_json(asdict(about))
         return
     counts = ", ".join(f"{number} {kind}" for kind, number in about.counts.items())
     dirty = " with changes that were not committed" if about.git_dirty else ""
@@ -258,7 +257,7 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
         store = _store_with_bucket(table, bucket, environment)
         found = difference(before, release.manifest(store, before), after, release.manifest(store, after))
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        print_json(asdict(found))
         return
     for sign, names in (("+", found.added), ("-", found.removed)):
         for name in names:
@@ -311,7 +310,7 @@ def verify_command(
             what, kind, checks = f"run {run_id}", RUNNER_ERROR, integrity.check_run(store, environment, run_id)
     bad = [check for check in checks if check.problem]
     if as_json:
-        click.echo(json.dumps(asdict(told) if told else [asdict(check) for check in checks], indent=2))
+        print_json(asdict(told) if told else [asdict(check) for check in checks])
     else:
         if told:
             terminal.write(render.account(told))
@@ -341,7 +340,7 @@ def _store_with_bucket(table: str | None, bucket: str | None, environment: str |
 
 def _show_move(moved: promotion.Promotion, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(moved), indent=2))
+        print_json(asdict(moved))
     elif moved.changed:
         before = f"before: {moved.previous}" if moved.previous else "its first release"
         click.echo(f"{moved.environment} runs {moved.version} from the next run on ({before})")
@@ -352,7 +351,7 @@ def _show_move(moved: promotion.Promotion, as_json: bool) -> None:
 def _show_table(head: Sequence[str], rows: Sequence[Sequence[str]], document: object) -> None:
     """Aligned columns, or the document as JSON if there is one."""
     if document is not None:
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
         return
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):

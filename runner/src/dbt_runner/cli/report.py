@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from dbt_runner import runs
 from dbt_runner.cli import aws
 from dbt_runner.cli.common import common_options, open_here, print_json
+from dbt_runner.cli.guard import unguarded
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.run_records import Run
 from dbt_runner.runs import LAST
@@ -46,7 +48,7 @@ def report_command(*, table: str | None, environment: str, as_json: bool, run: s
             detail = runs.detail_of(here.store, found)
             page = report.render(report.find(report.from_store(here.store, here.config, detail)), now=datetime.now(UTC)).encode()
     if to_stdout:
-        click.echo(page, nl=False)
+        _print(page)
         return
     name = f"{found.run_id}.html"
     path = output or (Path(tempfile.mkdtemp(prefix="dbt-report-")) / name if show else Path(name))
@@ -62,6 +64,14 @@ def report_command(*, table: str | None, environment: str, as_json: bool, run: s
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
+
+
+def _print(page: bytes) -> None:
+    """The page as it is into a file or a pipe; on a terminal like any other text."""
+    if sys.stdout.isatty():
+        click.echo(page.decode(errors="replace"), nl=False)
+    else:
+        click.echo(page, nl=False, file=unguarded(sys.stdout))
 
 
 def _published(store: Store, run: Run) -> bytes | None:

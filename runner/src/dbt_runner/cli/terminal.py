@@ -14,9 +14,11 @@ from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from dbt_runner.cli.guard import harmless, unguarded
 from dbt_runner.events import BAD_STATUSES
 from dbt_runner.words import ODD_STATUSES, clean
 
@@ -42,19 +44,37 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 def write(*parts: RenderableType, stream: TextIO | None = None) -> None:
     """Prints to `stream` (standard output): in colours on a terminal, as plain unwrapped text anywhere else."""
     stream = stream or sys.stdout
+    parts = tuple(Cleaned(part) for part in parts)
     if is_terminal(stream):
         console_of(stream).print(*parts, sep="\n")
         return
-    buffer = io.StringIO()
-    plain = Console(file=buffer, width=_PLAIN_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
+    written = io.StringIO()
+    plain = Console(file=written, width=_PLAIN_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     plain.print(*parts, sep="\n")
     # Cells are padded to their column's width, also in the last column.
-    stream.writelines(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+    stream.writelines(f"{harmless(line.rstrip())}\n" for line in written.getvalue().split("\n")[:-1])
     stream.flush()
 
 
 def console_of(stream: TextIO) -> Console:
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    """A console whose control codes reach the terminal. What it prints must be `Cleaned`."""
+    return Console(file=unguarded(stream), highlight=False, markup=False, emoji=False)
+
+
+class Cleaned:
+    """Anything that rich shows, without what a terminal would obey in its text. What rich itself adds (colours, the live view) stays."""
+
+    def __init__(self, part: RenderableType) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        part = console.render_str(self._part) if isinstance(self._part, str) else self._part
+        for segment in console.render(part, options):
+            if segment.control:
+                yield segment
+            else:
+                style = segment.style.update_link(None) if segment.style and segment.style.link else segment.style
+                yield Segment(harmless(segment.text), style)
 
 
 @dataclass(frozen=True)
