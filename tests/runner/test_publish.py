@@ -15,6 +15,7 @@ import pytest
 
 from dbt_runner import publish, release, stage
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, RELEASE_NOT_FOUND
+from dbt_runner.masking import MASK, Mask
 from dbt_runner.store import Store
 from runner.releases import ALICE, BOB, objects, refused, write
 
@@ -338,8 +339,11 @@ def test_dbts_message_comes_without_its_stack_trace() -> None:
             line("error", "Traceback", stack_trace="Traceback"),
         ]
     )
-    assert publish._said(stdout, "warning: noise") == "No hub"
-    assert publish._said(line("info", "Running"), "No such option\n") == "No such option"
+    assert publish._said(stdout, "warning: noise", Mask()) == "No hub"
+    assert publish._said(line("info", "Running"), "No such option\n", Mask()) == "No such option"
+    # The end is kept, so a cut falls into the beginning.
+    said = publish._said(line("error", f"{SECRET}{'x' * (publish._MAX_MESSAGE - 4)}"), "", Mask([SECRET]))
+    assert said == f"{MASK}{'x' * (publish._MAX_MESSAGE - 4)}"[-publish._MAX_MESSAGE :]
 
 
 OWN = {

@@ -5,9 +5,11 @@ The same attempt with a mask that masks nothing shows that the search would find
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -84,7 +86,7 @@ def test_nothing_that_a_worker_tells_is_left_with_a_secret_in_it(
     run.sts = lambda: sts.allows().client
     run.environment.update(projects.scripted(tmp_path / "scripted", TELLS))
     if not masks:
-        monkeypatch.setattr(Mask, "_spans", lambda self, text: [])
+        monkeypatch.setattr(Mask, "_spans", lambda self, data, **how: [])
     assert run.attempt() == 10
     found = written(run.store, capfd.readouterr().out)
     for secrets, numbers in (([DECLARED], [0]), ([OF_DBT], [1]), (BROKERED, [4, 5]), ([PLAIN], [2])):
@@ -110,6 +112,13 @@ def test_what_real_dbt_writes_holds_no_secret_and_no_parse_with_one_is_kept(
         "models/plain.sql": model.replace("NAME", "PLAIN"),
         "models/models.yml": "models: [{ name: told, description: \"{{ env_var('API_KEY') }}\" }]",
         "macros/tell.sql": "{% macro tell() %}{% do log(env_var('API_KEY'), info=True) %}{{ print(env_var('API_KEY')) }}{% endmacro %}",
+        # As Jinja and DuckDB write a value otherwise: in the log, in SQL, and in an error of the warehouse.
+        "models/written.sql": """
+{{ config(materialized='table') }}{% set key = env_var('API_KEY') %}
+{% do log(key | urlencode, info=True) %}{% do log(key | upper, info=True) %}
+{% do log([key, {key: key | tojson}] | tojson | tojson, info=True) %}{% do log(key | e, info=True) %}
+select error('{{ key | urlencode }} ' || hex('{{ key }}') || ' ' || base64('{{ key }}'::blob)) as told
+""",
     }
     files["dbt_project.yml"] += 'on-run-start: "{{ tell() }}"\n'
     publish(run.store, tmp_path / "project", files)
@@ -117,6 +126,10 @@ def test_what_real_dbt_writes_holds_no_secret_and_no_parse_with_one_is_kept(
     found = written(run.store, capfd.readouterr().out)
     assert places(found, [PLAIN]) >= {"said", "manifest.json", "run_results.json", "RUN#prod#r-1 STEP#01#build#1"}
     assert places(found, [DECLARED]) == set()
+    raw = DECLARED.encode()
+    written_otherwise = [quote(DECLARED), DECLARED.upper(), raw.hex(), raw.hex().upper(), base64.b64encode(raw).decode()]
+    assert places(found, written_otherwise) == set()
+    assert "model.tiny.written" in run.nodes() and run.nodes()["model.tiny.written"]["message"].count("*****") >= 3
     assert "*****" in found["said"] and not [place for place in found if place.startswith("cache/")]
     assert run.outcome()["parse"]["cache"] == "none"
     assert {"model.tiny.told", "model.tiny.plain"} <= set(run.nodes())

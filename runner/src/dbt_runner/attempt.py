@@ -40,7 +40,7 @@ from dbt_runner.errors import RUNNER_ERROR, TypedError
 from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
-from dbt_runner.masking import SHORTEST, Mask
+from dbt_runner.masking import SHORTEST, Mask, too_short
 from dbt_runner.outages import PATIENCE_SECONDS, Patience
 from dbt_runner.outcome import Outcome
 from dbt_runner.parse_cache import ParseCache
@@ -237,7 +237,7 @@ class Attempt:
         profile.of_run(asked).write(work / "profiles", project)
         variables = dict(self._compute.variables())
         self._mask.add(variables.values())
-        if short := sorted(name for name, value in {**self._secrets, **variables}.items() if len(value.strip()) < SHORTEST):
+        if short := sorted(name for name, value in {**self._secrets, **variables}.items() if too_short(value)):
             log.warning(f"secret values of less than {SHORTEST} characters are not masked", variables=short)
         with Broker(asked, self._sts, work, log, on_secret=self._mask.add) as broker:
             yield {**variables, **broker.variables}

@@ -96,7 +96,7 @@ class Sink:
             except Exception as exc:
                 self._failures += 1
                 text = "the lineage endpoint does not answer: no more events" if self._away else "a lineage event could not be sent"
-                self._log.warning(text, error=repr(exc)[:500], node=result.unique_id)
+                self._log.warning(text, error=repr(exc), node=result.unique_id)
 
     def _events(self, result: NodeResult) -> Iterator[RunEvent]:
         from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
@@ -194,6 +194,6 @@ def _client(environment: Mapping[str, str], log: JsonLog) -> Send | None:
         client = OpenLineageClient(transport=HttpTransport(config))
     except Exception as exc:
         # No lineage is no reason to run nothing.
-        log.warning(f"no lineage events: {URL} cannot be used", error=repr(exc)[:500])
+        log.warning(f"no lineage events: {URL} cannot be used", error=repr(exc))
         return None
     return client.emit

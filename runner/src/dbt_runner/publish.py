@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner import checkout, profile, release, stage
+from dbt_runner import checkout, profile, release, secret_variables, stage
 from dbt_runner.checkout import Git
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
+from dbt_runner.masking import Mask
 from dbt_runner.store import Store
 
 # Enough of a connection for dbt to load the adapter. Parsing opens none.
@@ -273,15 +274,17 @@ class _Dbt:
             check=False,
         )
         if done.returncode != 0:
-            said = _said(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+            # CI has dbt's secret variables, which a project's error may show.
+            mask = Mask(secret_variables.injected(self._environment).values())
+            said = _said(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), mask)
             said = said.replace(str(shown_as[0]), str(shown_as[1]))
             raise TypedError(
                 COMPILATION_ERROR, f"the project was not published, {problem}: {said}", why=f"dbt {command} exited with {done.returncode}"
             )
 
 
-def _said(stdout: str, stderr: str) -> str:
-    """dbt's own words for a failure: its error events, or whatever it left on stderr when it did not get as far."""
+def _said(stdout: str, stderr: str, mask: Mask) -> str:
+    """dbt's own words for a failure: its error events, or whatever it left on stderr when it did not get as far. Masked, then cut."""
     messages = []
     for line in stdout.splitlines():
         try:
@@ -290,7 +293,7 @@ def _said(stdout: str, stderr: str) -> str:
                 messages.append(event["info"]["msg"].removeprefix("Encountered an error:\n"))
         except (ValueError, KeyError, TypeError):
             continue
-    return "\n".join(messages or [stderr.strip()])[-_MAX_MESSAGE:]
+    return mask.text("\n".join(messages or [stderr.strip()]))[-_MAX_MESSAGE:]
 
 
 def _environment(version: str, git: Git) -> dict[str, str]:

@@ -400,7 +400,8 @@ def _schema_error(error: ValidationError) -> TypedError:
                 "leave out job, steps, release, vars, full_refresh, defer_to and schema_suffix: they are those of the run that it resumes",
             )
         return _invalid(field or "job", "give one of job, steps and resume")
-    return _invalid(field or "the input", error.message[:300])
+    # The mask comes later and takes an ellipsis for a cut, next to which a part of a secret is masked, too.
+    return _invalid(field or "the input", error.message if len(error.message) <= 300 else f"{error.message[:299]}…")
 
 
 @functools.cache
