@@ -11,7 +11,13 @@ locals {
   macro_pattern            = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)?$"
   env_var_pattern          = "^[A-Za-z_][A-Za-z0-9_]*$"
   reserved_env_var_pattern = "^(DBT_RUNNER_|AWS_|ECS_|LAMBDA_|_HANDLER$|_X_AMZN_)"
-  email_pattern            = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"
+
+  # Names by which the interpreter, the linker or a library finds code and settings: the runner's own process has them, too.
+  steering_env_var_pattern = "^(PYTHON|LD_|OPENSSL_|BOTO_|GLIBC_TUNABLES$|GCONV_PATH$|LOCPATH$|SSLKEYLOGFILE$|NETRC$|HOME$|PATH$|TMPDIR$|TEMP$|TMP$|OPENLINEAGE_CONFIG$|OPENLINEAGE__)"
+  certificates_pattern     = "^(SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE)$"
+  writable_path_pattern    = "^([^/]|//|/(tmp|dev|proc)(/|$)|.*/\\.\\.?(/|$))"
+
+  email_pattern = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"
 
   # A field of cron is a list of values, ranges and steps; day of month and day of week have more. One of these two must be ?, and only one.
   # https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
@@ -612,6 +618,24 @@ variable "environments" {
     ]))
     error_message = "A name in env_vars or secrets must be of letters, digits and underscore, and not begin with DBT_RUNNER_, AWS_, ECS_ or LAMBDA_, which the runner and AWS set: ${join(", ", flatten([
       for env, e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}" if !can(regex(local.env_var_pattern, key)) || can(regex(local.reserved_env_var_pattern, key))]
+    ]))}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : can(regex(local.steering_env_var_pattern, key))]
+    ]))
+    error_message = "A variable in env_vars or secrets must not say where Python, the linker or a library finds code or settings, because the process that holds the task role's credentials reads it, too. Set it in profiles.yml or in an image of your own: ${join(", ", flatten([
+      for env, e in var.environments : [for key in concat(keys(e.env_vars), keys(e.secrets)) : "${env}: ${key}" if can(regex(local.steering_env_var_pattern, key))]
+    ]))}."
+  }
+
+  validation {
+    condition = !anytrue(flatten([
+      for e in var.environments : [for key, value in e.env_vars : can(regex(local.certificates_pattern, key)) && can(regex(local.writable_path_pattern, value))]
+    ]))
+    error_message = "Certificates must be in the image, by an absolute path outside of /tmp, where a run could replace them: ${join(", ", flatten([
+      for env, e in var.environments : [for key, value in e.env_vars : "${env}.env_vars: ${key}" if can(regex(local.certificates_pattern, key)) && can(regex(local.writable_path_pattern, value))]
     ]))}."
   }
 

@@ -33,9 +33,9 @@ resource "aws_lambda_function" "this" {
 
   # https://docs.aws.amazon.com/lambda/latest/dg/images-parms.html
   image_config {
-    entry_point       = ["/opt/dbt-runner/bin/python3", "-m", "awslambdaric"]
+    entry_point       = concat(local.python, ["-m", "awslambdaric"])
     command           = ["dbt_runner.lambda_handler.handler"]
-    working_directory = "/tmp"
+    working_directory = local.working_directory
   }
 
   ephemeral_storage {

@@ -1,10 +1,20 @@
 locals {
   container = "dbt"
 
-  # Names that the runner reads; the team's own never begin with DBT_RUNNER_ or AWS_ (validated).
+  # How the process starts that has the task role's credentials. A run can write to /tmp, so nothing may be imported or configured from
+  # there. -I: neither the working directory nor PYTHON* variables nor a user's own packages name modules. -B and -u are what
+  # PYTHONDONTWRITEBYTECODE and PYTHONUNBUFFERED say, which -I ignores. https://docs.python.org/3/using/cmdline.html#cmdoption-I
+  python            = ["/opt/dbt-runner/bin/python3", "-I", "-B", "-u"]
+  working_directory = "/"
+
+  # Names that the runner reads; the team's own are none of them (validated).
   env_vars = merge(
     var.env_vars,
     {
+      # Libraries look for settings and code below it: ~/.aws/models, ~/.aws/config with a credential_process, ~/.netrc. Nobody but root
+      # could make it.
+      HOME = "/nonexistent"
+
       DBT_RUNNER_TABLE       = var.table
       DBT_RUNNER_BUCKET      = var.bucket
       DBT_RUNNER_ENVIRONMENT = var.environment
@@ -61,6 +71,9 @@ resource "aws_ecs_task_definition" "this" {
     name      = local.container
     image     = var.image
     essential = true
+
+    entryPoint       = concat(local.python, ["-m", "dbt_runner"])
+    workingDirectory = local.working_directory
 
     environment = [for key, value in local.task_env_vars : { name = key, value = value }]
     secrets     = [for key, arn in var.secrets : { name = key, valueFrom = arn }]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dbt_runner import __version__, smoke_test
+from dbt_runner.local import image_process
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "runner" / "build_image.py"
@@ -116,6 +117,8 @@ def test_the_smoke_test_fails_where_the_image_is_not_what_it_promises() -> None:
         smoke_test.file_system()
     with pytest.raises(smoke_test.CheckFailed, match="could be changed"):
         smoke_test.nothing_to_change()
+    with pytest.raises(smoke_test.CheckFailed, match="the working directory is"):
+        smoke_test.isolated()
     with pytest.raises(smoke_test.CheckFailed, match="are not compiled as they should"):
         smoke_test.compiled()
     with pytest.raises(smoke_test.CheckFailed, match="the image holds"):
@@ -185,7 +188,7 @@ def test_an_image_is_built_and_passes_its_smoke_test(image: str) -> None:
     lines = dict(line.removeprefix("ok").strip().split(": ", 1) for line in done.stdout.splitlines())
     assert re.fullmatch(r"duckdb [\d.]+", lines["adapters"]), "an adapter that was not asked for"
     assert lines.keys() == {
-        "version", "not root", "read-only root", "nothing to change", "no tools", "compiled", "adapters", "Lambda",
+        "version", "not root", "read-only root", "nothing to change", "isolated", "no tools", "compiled", "adapters", "Lambda",
         "select 1 on DuckDB", "build of the project",
     }  # fmt: skip
 
@@ -194,7 +197,8 @@ def test_an_image_is_built_and_passes_its_smoke_test(image: str) -> None:
 def test_the_image_says_what_it_is(image: str) -> None:
     inspected = subprocess.run(["buildah", "inspect", "--type", "image", image], capture_output=True, text=True, check=True).stdout
     config = json.loads(inspected)["OCIv1"]["config"]
-    assert (config["User"], config["Entrypoint"], config["WorkingDir"]) == ("10001:10001", ["dbt-runner"], "/tmp")
+    assert (config["User"], config["WorkingDir"]) == ("10001:10001", image_process.WORKING_DIRECTORY)
+    assert tuple(config["Entrypoint"]) == image_process.TASK_ENTRY_POINT
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     assert labels["version"] == __version__
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["revision"])

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from dbt_runner.local import image_process
+
 ROOT = Path(__file__).parents[2]
 RUNNER = ROOT / "runner"
 DOCKERFILE = RUNNER / "Dockerfile"
@@ -214,9 +216,15 @@ def test_the_image_runs_as_a_fixed_user_that_is_not_root(final: list[Instruction
 def test_a_read_only_root_file_system_is_enough(final: list[Instruction]) -> None:
     environment = {name: value for env in of(final, "ENV") for name, value in env.assignments().items()}
     assert json.loads(only(final, "VOLUME").text) == ["/tmp"]
-    assert only(final, "WORKDIR").text == "/tmp"
-    assert environment["HOME"] == "/tmp"
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_nothing_is_looked_for_where_a_run_can_write(final: list[Instruction]) -> None:
+    environment = {name: value for env in of(final, "ENV") for name, value in env.assignments().items()}
+    assert only(final, "WORKDIR").text == image_process.WORKING_DIRECTORY
+    assert environment["HOME"] == image_process.HOME
+    assert f"--home-dir {image_process.HOME} " in " ".join(run.text for run in of(final, "RUN"))
+    assert "-I" in json.loads(only(final, "ENTRYPOINT").text)
 
 
 def test_packages_and_standard_library_are_compiled_before_python_is_told_to_write_nothing(instructions: list[Instruction]) -> None:
@@ -232,20 +240,16 @@ def test_packages_and_standard_library_are_compiled_before_python_is_told_to_wri
         )
 
 
-def test_the_container_is_the_runner_itself_and_is_stopped_by_sigterm(final: list[Instruction], pyproject: dict[str, Any]) -> None:
+def test_the_container_is_the_runner_itself_and_is_stopped_by_sigterm(final: list[Instruction]) -> None:
     # As a JSON list: a shell in between would be process 1 and keep the signal to itself.
-    (entry,) = json.loads(only(final, "ENTRYPOINT").text)
-    assert entry in pyproject["project"]["scripts"]
+    assert tuple(json.loads(only(final, "ENTRYPOINT").text)) == image_process.TASK_ENTRY_POINT
     assert json.loads(only(final, "CMD").text) == ["--help"]
     assert only(final, "STOPSIGNAL").text == "SIGTERM"
 
 
-def test_lambda_starts_what_the_image_holds(final: list[Instruction]) -> None:
-    entry = re.search(r"entry_point\s*=\s*(\[.*\])", (ROOT / "modules" / "runner" / "function.tf").read_text())
-    assert entry
-    python, *arguments = json.loads(entry[1])
-    assert python == f"{only(final, 'COPY').words()[1]}/bin/python3"
-    assert arguments == ["-m", "awslambdaric"]
+def test_task_and_function_start_what_the_image_holds(final: list[Instruction]) -> None:
+    python = f"{only(final, 'COPY').words()[1]}/bin/python3"
+    assert {image_process.TASK_ENTRY_POINT[0], image_process.FUNCTION_ENTRY_POINT[0]} == {python}
     assert any(".[lambda," in run.text for run in of(parse(DOCKERFILE.read_text()), "RUN"))
 
 

@@ -48,7 +48,6 @@ def agent(tmp_path: Path, lines: list[tuple[str, str]]) -> Iterator[LambdaAgent]
         tmp_path / "logs",
         writable=[tmp_path],
         on_line=lambda arn, line: lines.append((arn, line)),
-        entry_point=(sys.executable, "-m", "awslambdaric", "handlers.handler"),
     )
     agent.attach()
     yield agent
@@ -56,7 +55,8 @@ def agent(tmp_path: Path, lines: list[tuple[str, str]]) -> Iterator[LambdaAgent]
 
 
 def version(number: int = 1, **environ: str) -> Function:
-    return Function(f"arn:aws:lambda:us-east-1:123456789012:function:f:{number}", "f", str(number), 60, 512, environ)
+    command = (sys.executable, "-m", "awslambdaric", "handlers.handler")
+    return Function(f"arn:aws:lambda:us-east-1:123456789012:function:f:{number}", "f", str(number), 60, 512, environ, command)
 
 
 def call(agent: LambdaAgent, function: Function, **event: str) -> dict[str, Any]:

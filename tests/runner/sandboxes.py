@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
-from dbt_runner.local.lambda_sandbox import ENTRY_POINT, Function, LambdaSandbox
+from dbt_runner.local.image_process import FUNCTION_COMMAND, FUNCTION_ENTRY_POINT, WORKING_DIRECTORY
+from dbt_runner.local.lambda_sandbox import Function, LambdaSandbox
 from dbt_runner.store import CONFIG, LOCK, environment_pk
 from runner import projects
 from runner.attempts import EXECUTION, PREFIX, RUN_KEY, Run
@@ -53,11 +54,19 @@ class World:
         }
         self._open = contextlib.ExitStack()
 
-    def sandbox(self, timeout_seconds: float = 60, *, environ: Mapping[str, str] | None = None, handler: str = "") -> LambdaSandbox:
+    def sandbox(
+        self,
+        timeout_seconds: float = 60,
+        *,
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = (*FUNCTION_ENTRY_POINT, *FUNCTION_COMMAND),
+        working_directory: str = WORKING_DIRECTORY,
+        around: Callable[[Sequence[str]], Sequence[str]] = list,
+    ) -> LambdaSandbox:
         """A sandbox; closed with the test."""
-        function = Function(ARN, "analytics-prod", "7", timeout_seconds, 1024, {**self.environ, **(environ or {})})
-        entry_point = (*ENTRY_POINT[:-1], handler) if handler else ENTRY_POINT
-        sandbox = LambdaSandbox(function, self.lines.append, writable=[self.folder], entry_point=entry_point)
+        variables = {**self.environ, **(environ or {})}
+        function = Function(ARN, "analytics-prod", "7", timeout_seconds, 1024, variables, command, working_directory)
+        sandbox = LambdaSandbox(function, self.lines.append, writable=[self.folder], around=around)
         self._open.callback(sandbox.close)
         return sandbox
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tftest
 
+from dbt_runner.local import image_process
 from terraform.inventory import compare, resources, statements
 from terraform.tool import ROOT
 
@@ -289,6 +290,17 @@ def test_function_runs_the_same_image_with_the_same_variables_as_tasks(two_envir
     # Lambda sets the region itself, and refuses a function that does.
     in_task = {v["name"]: v["value"] for v in container["environment"] if v["name"] != "AWS_DEFAULT_REGION"}
     assert variables == in_task
+
+
+def test_task_and_function_start_isolated_as_the_local_stand_ins_start_them(two_environments: tftest.TerraformPlanOutput) -> None:
+    function = function_of(two_environments, "prod")
+    task = resources(two_environments)['module.runner["prod"].aws_ecs_task_definition.this']["values"]
+    (container,), (image,) = json.loads(task["container_definitions"]), function["image_config"]
+    assert tuple(container["entryPoint"]) == image_process.TASK_ENTRY_POINT
+    assert tuple(image["entry_point"]) == image_process.FUNCTION_ENTRY_POINT
+    assert tuple(image["command"]) == image_process.FUNCTION_COMMAND
+    assert {container["workingDirectory"], image["working_directory"]} == {image_process.WORKING_DIRECTORY}
+    assert function["environment"][0]["variables"]["HOME"] == image_process.HOME
 
 
 def test_function_outside_of_the_vpc_has_no_right_on_networks(two_environments: tftest.TerraformPlanOutput) -> None:

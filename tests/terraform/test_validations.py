@@ -194,6 +194,21 @@ CASES = [
         for name in ("DBT_RUNNER_TABLE", "AWS_REGION", "ECS_CONTAINER_METADATA_URI_V4", "LAMBDA_TASK_ROOT", "_HANDLER", "A-B", "1A")
     ),
     *(
+        Case(f"{PROD}.{where}.{name}", SECRET, f"in profiles.yml or in an image of your own: prod: {name}.")
+        for where, names in {
+            "env_vars": ("PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH", "HOME", "BOTO_CONFIG", "OPENSSL_CONF"),
+            "secrets": ("PYTHONHOME", "GLIBC_TUNABLES", "NETRC", "TMPDIR", "SSLKEYLOGFILE", "OPENLINEAGE_CONFIG", "OPENLINEAGE__FILTERS"),
+        }.items()
+        for name in names
+    ),
+    *(
+        Case(f"{PROD}.env_vars.{name}", value, f"outside of /tmp, where a run could replace them: prod.env_vars: {name}.")
+        for name, value in {
+            "SSL_CERT_FILE": "/tmp/ca.pem", "SSL_CERT_DIR": "certificates", "REQUESTS_CA_BUNDLE": "/etc/../tmp/ca.pem",
+            "CURL_CA_BUNDLE": "//tmp/ca.pem",
+        }.items()
+    ),
+    *(
         Case(f"{PROD}.env_vars.{name}", "x", f"prod.env_vars: {name}.")
         for name in ("DBT_ENV_SECRET_X", "PGPASSWORD", "GIT_TOKEN", "db_pass")
     ),

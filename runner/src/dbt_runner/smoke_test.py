@@ -13,7 +13,9 @@ import importlib.util
 import io
 import json
 import os
+import pwd
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -28,6 +30,7 @@ from dbt_runner import __version__, identity, profile
 from dbt_runner.config import Warehouse
 from dbt_runner.events import StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
+from dbt_runner.local.image_process import HOME, TASK_ENTRY_POINT, WORKING_DIRECTORY
 from dbt_runner.local.lambda_sandbox import Function, LambdaSandbox
 from dbt_runner.logs import JsonLog
 from dbt_runner.supervisor import Supervisor
@@ -83,6 +86,23 @@ def nothing_to_change() -> str:
 def _owned_or_writable(path: Path) -> bool:
     status = path.stat()
     return status.st_uid == os.geteuid() or status.st_gid == os.getegid() or bool(status.st_mode & 0o002)
+
+
+def isolated() -> str:
+    """The runner starts where no run can write, without a home, and imports nothing from /tmp."""
+    if Path.cwd() != Path(WORKING_DIRECTORY):
+        raise CheckFailed(f"the working directory is {Path.cwd()}, not {WORKING_DIRECTORY}")
+    for whose, home in {"HOME": os.environ.get("HOME"), "the user's home": pwd.getpwuid(os.geteuid()).pw_dir}.items():
+        if home != HOME or Path(home).exists():
+            raise CheckFailed(f"{whose} is {home}, not a folder that is not there ({HOME})")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        for name in ("click", "dbt_runner", "sitecustomize"):
+            Path(folder, f"{name}.py").write_text("raise SystemExit('imported from /tmp')")
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run([*TASK_ENTRY_POINT, "--version"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or __version__ not in done.stdout:
+        raise CheckFailed(f"the entry point ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return " ".join(TASK_ENTRY_POINT)
 
 
 def no_tools() -> str:
@@ -209,6 +229,7 @@ def main() -> int:
         Check("not root", user),
         Check("read-only root", file_system),
         Check("nothing to change", nothing_to_change),
+        Check("isolated", isolated),
         Check("no tools", no_tools),
         Check("compiled", compiled),
         Check("adapters", adapters),

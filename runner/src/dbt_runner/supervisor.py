@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from dbt_runner import memory
+from dbt_runner import descendants, memory
 from dbt_runner.compute import GRACE_SECONDS
 from dbt_runner.events import (
     CommandResult,
@@ -83,8 +83,9 @@ class Supervisor:
         kills = memory.OutOfMemoryKills()
         with _wakeup_on_signals() as wakeup:
             process = subprocess.Popen(
-                # -P: what lies in the project's folder is not for import; a yaml.py there would shadow PyYAML.
-                [sys.executable, "-P", "-m", "dbt_runner.worker", str(os.getpid())],
+                # -P: what lies in the project's folder is not for import; a yaml.py there would shadow PyYAML. -s: nor is what lies in
+                # the attempt's, which is the worker's home.
+                [sys.executable, "-P", "-s", "-m", "dbt_runner.worker", str(os.getpid())],
                 env=self._environment,
                 cwd=spec.project,
                 stdin=subprocess.PIPE,
@@ -93,6 +94,8 @@ class Supervisor:
                 pass_fds=(write_fd,),
             )
             os.close(write_fd)
+            # Before it reads what to do: nothing of the team's runs yet.
+            descendants.mark(process.pid)
             self._log.info("worker started", worker_pid=process.pid)
             assert process.stdin and process.stdout and process.stderr
             with contextlib.suppress(BrokenPipeError), process.stdin:

@@ -9,11 +9,14 @@ from types import FrameType
 
 import click
 
+from dbt_runner import isolation
+
 
 @click.command("step", hidden=True)
 def step_command() -> None:
     """Runs one attempt of a step (called by the state machine)."""
     _leave_on_sigterm()
+    isolation.require(os.environ)
     from dbt_runner.attempt import from_container
 
     sys.exit(from_container())
@@ -22,6 +25,7 @@ def step_command() -> None:
 def check_in_container() -> None:
     """Checks the request, the release and the warehouse before a run (called by the state machine), and exits."""
     _leave_on_sigterm()
+    isolation.require(os.environ)
     from dbt_runner.attempt import from_container
 
     sys.exit(from_container({**os.environ, "DBT_RUNNER_STEP": "0"}))

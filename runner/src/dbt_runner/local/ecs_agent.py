@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from dbt_runner import secret_variables
 from dbt_runner.errors import TypedError
 from dbt_runner.local.clients import boto3_client
 from dbt_runner.local.errors import StackError
+from dbt_runner.local.image_process import TASK_ENTRY_POINT, on_this_machine
 from dbt_runner.local.task_metadata_server import TaskMetadataServer
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ class TaskEnd:
 @dataclass
 class _Container:
     task: Any
+    entry_point: tuple[str, ...]
     command: tuple[str, ...]
+    working_directory: str | None
     environment: dict[str, str]
     secrets: dict[str, str]
     stop_timeout: float
@@ -69,7 +71,7 @@ class EcsAgent:
 
     `environ` holds what every task needs in order to reach the embedded AWS. `logs` gets one file a task. `on_line` is
     called with the task's ARN and each line of its output, from a thread of the task. `stop_timeout_cap` (seconds)
-    shortens the stop timeout of task definitions. `entry_point` is what the image's entry point would be.
+    shortens the stop timeout of task definitions. `entry_point` replaces the one that task definitions name.
     """
 
     def __init__(
@@ -79,13 +81,13 @@ class EcsAgent:
         *,
         on_line: Callable[[str, str], None] | None = None,
         stop_timeout_cap: float = 120.0,
-        entry_point: Sequence[str] = (sys.executable, "-m", "dbt_runner"),
+        entry_point: Sequence[str] | None = None,
     ) -> None:
         self._environ = dict(environ)
         self._logs = logs
         self._on_line = on_line
         self._stop_timeout_cap = stop_timeout_cap
-        self._entry_point = tuple(entry_point)
+        self._entry_point = entry_point
         self._containers: dict[str, _Container] = {}
         self._clients: dict[str, Any] = {}
         self._ended: list[TaskEnd] = []
@@ -175,6 +177,8 @@ class EcsAgent:
         (directory / "tmp").mkdir()
         return _Container(
             task=task,
+            entry_point=tuple(self._entry_point or main.get("entryPoint") or TASK_ENTRY_POINT),
+            working_directory=main.get("workingDirectory"),
             command=tuple(overrides.get("command") or main.get("command") or ()),
             environment={
                 **{name: os.environ[name] for name in _INHERITED if name in os.environ},
@@ -202,9 +206,9 @@ class EcsAgent:
                 asked_to_stop = container.task.desired_status == "STOPPED"
                 if not asked_to_stop:
                     container.process = subprocess.Popen(
-                        [*self._entry_point, *container.command],
+                        on_this_machine([*container.entry_point, *container.command]),
                         env=container.environment,
-                        cwd=container.directory / "home",
+                        cwd=container.working_directory or container.directory / "home",
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.STDOUT,

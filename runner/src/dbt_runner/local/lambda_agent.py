@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dbt_runner.local.errors import StackError
-from dbt_runner.local.lambda_sandbox import ENTRY_POINT, Answer, Function, LambdaSandbox
+from dbt_runner.local.lambda_sandbox import Answer, Function, LambdaSandbox
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ class LambdaAgent:
         logs: gets one file a sandbox, `lambda-<function>-<number>.log`.
         writable: folders that functions can write to beside their own, for a warehouse that is a file.
         on_line: called with the function's ARN and each line of its output, from a thread of its sandbox.
-        entry_point: in place of the image's.
     """
 
     def __init__(
@@ -39,13 +38,11 @@ class LambdaAgent:
         *,
         writable: Sequence[Path] = (),
         on_line: Callable[[str, str], None] | None = None,
-        entry_point: Sequence[str] = ENTRY_POINT,
     ) -> None:
         self._environ = {**environ, **_SESSION}
         self._logs = logs
         self._writable = tuple(writable)
         self._on_line = on_line
-        self._entry_point = tuple(entry_point)
         self._idle: dict[str, list[LambdaSandbox]] = {}
         self._busy: list[LambdaSandbox] = []
         self._made: Counter[str] = Counter()
@@ -115,4 +112,4 @@ class LambdaAgent:
                     self._on_line = None
 
         whole = replace(function, environ={**self._environ, **function.environ})
-        return LambdaSandbox(whole, write, writable=self._writable, entry_point=self._entry_point)
+        return LambdaSandbox(whole, write, writable=self._writable)

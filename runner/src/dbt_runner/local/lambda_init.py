@@ -1,17 +1,28 @@
-"""Starts a program that can write to some folders only, as a function of Lambda can write to /tmp only.
+"""The init process of a local sandbox: starts what a function's image starts, each time anew, in an environment that stays.
 
-    python -m dbt_runner.local.lambda_init FOLDER[:FOLDER...] PROGRAM ARGUMENT...
+    python -I -m dbt_runner.local.lambda_init REPORTS FOLDER[:FOLDER...]
 
-By Landlock, which needs no privileges and holds for all that the program starts. Where the kernel has none (other systems, old
-kernels) the program starts without that limit.
+Each line on standard input is a start: `{"argv": [...], "env": {...}, "cwd": "/"}`. Each line on the descriptor REPORTS tells what became
+of it: `{"started": PID}`, then `{"ended": PID}`. When standard input ends, so does everything that was started.
+
+What is started can write to these folders only, as a function of Lambda can write to /tmp only: by Landlock, which needs no privileges and
+holds for all that the program starts. Where the kernel has none (other systems, old kernels) the program starts without that limit.
+Processes that a program leaves behind become children of this one, as they become Lambda's own init's, and are not ended when a
+program ends: whether Lambda does that is not documented, so nothing here may rest on it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+
+from dbt_runner import descendants
 
 # https://docs.kernel.org/userspace-api/landlock.html; the numbers of these calls are the same on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -74,6 +85,36 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def main() -> None:
+    """Serves standard input until it ends."""
+    reports = open(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")  # noqa: SIM115  # for the life of this process
+    descendants.adopt_orphans()
+    restrict([folder for folder in sys.argv[2].split(":") if folder])
+    for line in sys.stdin:
+        start = json.loads(line)
+        try:
+            program = subprocess.Popen(
+                start["argv"],
+                env=start["env"],
+                cwd=start["cwd"],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            print(exc, flush=True)
+            print(json.dumps({"started": 0}), file=reports)
+            continue
+        print(json.dumps({"started": program.pid}), file=reports)
+        threading.Thread(target=_wait, args=(program, reports.fileno()), daemon=True).start()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    descendants.end()
+
+
+def _wait(program: subprocess.Popen[bytes], reports: int) -> None:
+    program.wait()
+    os.write(reports, f"{json.dumps({'ended': program.pid})}\n".encode())
+
+
 if __name__ == "__main__":
-    restrict([folder for folder in sys.argv[1].split(":") if folder])
-    os.execvp(sys.argv[2], sys.argv[2:])
+    main()

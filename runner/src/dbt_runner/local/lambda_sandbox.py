@@ -25,13 +25,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# What the image gives to Lambda as its entry point.
-ENTRY_POINT = (sys.executable, "-m", "awslambdaric", "dbt_runner.lambda_handler.handler")
+from dbt_runner import removal
+from dbt_runner.local.image_process import FUNCTION_COMMAND, FUNCTION_ENTRY_POINT, HOME, WORKING_DIRECTORY, on_this_machine
+
 _LIMITS = Path(__file__).with_name("lambda_limits")
 # What a process needs of this machine and no sandbox would miss.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE")
 _PREFIX = "/2018-06-01/runtime/"
 _IDLE_SECONDS = 5.0
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
+_INIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Function:
     Attributes:
         environ: its environment variables, with the credentials of its role.
         memory: MiB.
+        command: the entry point and its arguments, as the function's image configuration has them.
+        working_directory: from there as well.
     """
 
     arn: str
@@ -49,6 +54,8 @@ class Function:
     timeout_seconds: float
     memory: int
     environ: Mapping[str, str]
+    command: Sequence[str] = (*FUNCTION_ENTRY_POINT, *FUNCTION_COMMAND)
+    working_directory: str = WORKING_DIRECTORY
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class LambdaSandbox:
         function: what it is an environment of.
         on_line: called with each line of the process's output, from a thread of the sandbox.
         writable: folders that it can write to beside its own, for a warehouse that is a file.
-        entry_point: in place of the image's.
+        around: makes the command line that is really started out of that of the sandbox's first process, for fewer rights.
     """
 
     def __init__(
@@ -82,18 +89,22 @@ class LambdaSandbox:
         on_line: Callable[[str], None],
         *,
         writable: Sequence[Path] = (),
-        entry_point: Sequence[str] = ENTRY_POINT,
+        around: Callable[[Sequence[str]], Sequence[str]] = list,
     ) -> None:
         self.function = function
         self.folder = Path(tempfile.mkdtemp(prefix="dbt-lambda-"))
         self._on_line = on_line
+        self._around = around
         self._writable = [self.folder, *writable]
-        self._entry_point = tuple(entry_point)
         self._calls: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._idle = threading.Event()
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
+        self._process: int | None = None
+        # Of each process that was started; 0 stands for one that could not be.
+        self._ended: dict[int, threading.Event] = {}
+        self._started: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._init: subprocess.Popen[str] | None = None
+        self._readers: list[threading.Thread] = []
         self._server = _RuntimeApi(self._calls, self._answers, self._idle)
         self._server_thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
         self._server_thread.start()
@@ -102,14 +113,16 @@ class LambdaSandbox:
     def pid(self) -> int:
         """The process's, once there is one."""
         assert self._process is not None
-        return self._process.pid
+        return self._process
 
     def invoke(self, event: bytes) -> Answer:
         """Hands an event to the handler and waits for its answer. Lambda's own errors are answers, too."""
+        if self._process is None or self._has_ended(self._process):
+            self._start()
+            # A function's time begins when its process asks for the first event.
+            self._idle.wait(_INIT_SECONDS)
         deadline = time.time() + self.function.timeout_seconds
         call = _Invocation(event, int(deadline * 1000))
-        if self._process is None or self._process.poll() is not None:
-            self._start()
         self._signal(signal.SIGCONT)
         self._idle.clear()
         self._calls.put(call)
@@ -128,41 +141,66 @@ class LambdaSandbox:
         return answer
 
     def close(self) -> None:
-        """Ends the process, and an invocation that waits for its answer, and removes its folder."""
+        """Ends the process and all that it left behind, and an invocation that waits for its answer, and removes its folder."""
         self._kill()
+        if self._init is not None:
+            assert self._init.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._init.stdin.close()
+            self._init.wait()
+            for reader in self._readers:
+                reader.join(_IDLE_SECONDS)
         self._answers.put(None)
         self._calls.put(None)
         self._server.shutdown()
         self._server.server_close()
         self._server_thread.join()
+        # A program may have taken the rights on what it left.
+        with contextlib.suppress(removal.NotEmpty):
+            removal.empty(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> None:
         while not self._answers.empty():
             self._answers.get()
+        if self._init is None:
+            self._start_init()
+        assert self._init is not None and self._init.stdin is not None
+        self._idle.clear()
         function = self.function
-        folders = ":".join(map(str, self._writable))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dbt_runner.local.lambda_init", folders, *self._entry_point],
-            env={
-                **{name: os.environ[name] for name in _INHERITED if name in os.environ},
-                # As the image has it.
-                "HOME": str(self.folder),
-                "TMPDIR": str(self.folder),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONPATH": str(_LIMITS),
-                # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
-                "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
-                "AWS_LAMBDA_FUNCTION_NAME": function.name,
-                "AWS_LAMBDA_FUNCTION_VERSION": function.version,
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
-                "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-                "AWS_EXECUTION_ENV": "AWS_Lambda_Image",
-                "LAMBDA_TASK_ROOT": "/var/task",
-                **function.environ,
-            },
-            cwd="/",
-            stdin=subprocess.DEVNULL,
+        environ = {
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+            "TMPDIR": str(self.folder),
+            # As the image has it.
+            "HOME": HOME,
+            # The worker's: what holds the role's credentials is isolated from it.
+            "PYTHONPATH": str(_LIMITS),
+            # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": function.version,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_EXECUTION_ENV": "AWS_Lambda_Image",
+            "LAMBDA_TASK_ROOT": "/var/task",
+            **function.environ,
+        }
+        start = {"argv": on_this_machine(function.command), "env": environ, "cwd": function.working_directory}
+        self._init.stdin.write(f"{json.dumps(start)}\n")
+        self._init.stdin.flush()
+        self._process = self._started.get()
+        if self._has_ended(self._process):
+            self._answers.put(None)
+            self._idle.set()
+
+    def _start_init(self) -> None:
+        reports, given = os.pipe()
+        self._init = subprocess.Popen(
+            self._around([sys.executable, "-I", "-m", "dbt_runner.local.lambda_init", str(given), ":".join(map(str, self._writable))]),
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+            cwd=WORKING_DIRECTORY,
+            pass_fds=(given,),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -170,33 +208,52 @@ class LambdaSandbox:
             errors="replace",
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
+        os.close(given)
+        self._readers = [threading.Thread(target=read, args=args, daemon=True) for read, args in (
+            (self._read, (self._init,)), (self._follow, (reports,)),
+        )]  # fmt: skip
+        for reader in self._readers:
+            reader.start()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
+    def _read(self, init: subprocess.Popen[str]) -> None:
+        assert init.stdout is not None
+        with init.stdout as lines:
             for line in lines:
                 self._on_line(line.rstrip("\n"))
-        process.wait()
-        if process is self._process:
-            self._answers.put(None)
+
+    def _follow(self, reports: int) -> None:
+        """Hears of starts and ends from the init process."""
+        with open(reports, encoding="utf-8") as lines:
+            for line in lines:
+                report = json.loads(line)
+                if started := report.get("started"):
+                    self._ended[started] = threading.Event()
+                    self._started.put(started)
+                elif "started" in report:
+                    # There is no such program.
+                    self._started.put(0)
+                else:
+                    self._ended[report["ended"]].set()
+                    self._idle.set()
+                    if report["ended"] == self._process:
+                        self._answers.put(None)
+
+    def _has_ended(self, process: int) -> bool:
+        return process not in self._ended or self._ended[process].is_set()
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self._process is not None and self._process.poll() is None:
-                os.killpg(self._process.pid, number)
+        if self._process is not None and not self._has_ended(self._process):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process, number)
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            if self._process in self._ended:
+                self._ended[self._process].wait()
+            self._process = None
             # It may be waiting in the API for a call that the next process is to get.
             self._server.forget_waiting()
-        if self._reader is not None:
-            self._reader.join(_IDLE_SECONDS)
 
 
 def _error(kind: str, message: str) -> Answer:

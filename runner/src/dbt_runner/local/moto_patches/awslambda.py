@@ -47,6 +47,8 @@ def functions_run(patch: Patch) -> None:
             timeout_seconds=float(self.timeout),
             memory=int(self.memory_size),
             environ=dict(self.environment_vars),
+            command=(*self.image_config.entry_point, *self.image_config.cmd),
+            working_directory=self.image_config.working_directory or "/",
         )
         event = body if isinstance(body, bytes) else str(body or "{}").encode()
         answer = functions.runner.invoke(function, event)
