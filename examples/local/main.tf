@@ -55,6 +55,7 @@ locals {
       health_check    = { compute = var.compute }
       retry           = { max_attempts = 3, interval_seconds = 1, backoff_rate = 1 }
       timeout_seconds = 1800
+      env_vars        = var.env_vars
 
       # A file of its own, because `dbt-runner local run` reads it too: a job that does not exist is refused before anything starts.
       jobs = jsondecode(file("${path.module}/jobs.json"))

@@ -26,6 +26,12 @@ variable "compute" {
   default     = "fargate"
 }
 
+variable "env_vars" {
+  description = "Environment variables of the default environment's dbt, as `dbt-runner local run --env` gives them."
+  type        = map(string)
+  default     = {}
+}
+
 variable "environments" {
   description = "Environments as in the root module, instead of the default one, `local`."
   type        = any

@@ -7,21 +7,35 @@ import gzip
 import hashlib
 import os
 import shutil
+import struct
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from dbt_runner import tree
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, TypedError
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 2 << 30
+# Bytes of a bundle about whose size the publisher hears, and how many parts of it are named.
+LARGE = 10_000_000
+_LARGEST = 8
 
 # dbt believes that a YAML file with the modification time of its parse cache is unchanged, except for the time 0: any other
 # constant would make it run one release by another one's YAML.
 _MTIME = 0
 _MODE = 0o644
+_FOLDER_MODE = 0o755
+# A time beyond the year 9999 is a number that no file system keeps; a NaN is smaller and larger than nothing.
+_MAX_MTIME = 253_402_300_800
+# What gzip and tarfile make of bytes that are no bundle: some numbers of a header end as ValueError or OverflowError.
+_UNREADABLE = (
+    *(tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError, RecursionError),
+    *(ValueError, ArithmeticError, LookupError, struct.error),
+)
 
 # Names that Linux can write, below a folder of some length itself; what tarfile may read at once, and a member's headers may have.
 _MAX_NAME = 255
@@ -36,7 +50,7 @@ def pack(files: Mapping[str, Path], destination: Path, *, max_members: int = MAX
     Folders are not members: an empty one means nothing to dbt, and git does not know it either.
 
     Args:
-        files: name in the bundle (relative, with /) -> file to read.
+        files: name in the bundle (relative, with /) -> file to read, without links.
         max_members, max_bytes: what `unpack` accepts; bytes are those of the contents, uncompressed.
 
     Raises:
@@ -61,9 +75,25 @@ def pack(files: Mapping[str, Path], destination: Path, *, max_members: int = MAX
     ):
         for name in sorted(files):
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.mtime = files[name].stat().st_size, _MODE, _MTIME
-            with files[name].open("rb") as content:
+            with tree.open_file(files[name].absolute()) as content:
+                member.size, member.mode, member.mtime = os.fstat(content.fileno()).st_size, _MODE, _MTIME
                 archive.addfile(member, content)
+
+
+def sizes(files: Mapping[str, Path], size: int) -> list[str]:
+    """Lines that say what makes a bundle large.
+
+    Args:
+        files: as `pack`.
+        size: the bundle's own, in bytes.
+    """
+    by_folder: Counter[str] = Counter()
+    for name, path in files.items():
+        by_folder["/".join(PurePosixPath(name).parts[:2])] += path.stat().st_size
+    total = by_folder.total()
+    lines = [f"warning: the bundle has {size / 1e6:,.1f} MB, and each run reads it; of {total / 1e6:,.1f} MB uncompressed:"]
+    lines += [f"{part / 1e6:9,.1f} MB  {name}" for name, part in by_folder.most_common(_LARGEST)]
+    return lines
 
 
 def content_digest(bundle: Path) -> str | None:
@@ -105,6 +135,7 @@ def unpack(bundle: Path, destination: Path, *, max_members: int = MAX_MEMBERS, m
         try:
             archive.extractall(destination, members=members, filter="data")
         except BaseException:
+            # The caller may try again, or another bundle.
             shutil.rmtree(destination)
             raise
 
@@ -120,7 +151,7 @@ def _opened(bundle: Path, max_members: int, max_bytes: int) -> Iterator[tuple[ta
                 while stream.read(_MAX_READ):
                     pass
                 yield archive, members
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError, RecursionError) as exc:
+    except _UNREADABLE as exc:
         raise _corrupt(f"it cannot be read ({exc})") from exc
 
 
@@ -149,6 +180,8 @@ def _checked(archive: Iterable[tarfile.TarInfo], max_members: int, max_bytes: in
     total = 0
     for member in archive:
         name = PurePosixPath(member.name)
+        if "\0" in member.name:
+            raise _corrupt(f"member {member.name!r} has a name that no file can have")
         if name.is_absolute() or ".." in name.parts or not name.parts:
             raise _corrupt(f"member {member.name!r} would be written outside of the project")
         if max(len(os.fsencode(part)) for part in name.parts) > _MAX_NAME or len(os.fsencode(name)) > _MAX_PATH:
@@ -157,6 +190,12 @@ def _checked(archive: Iterable[tarfile.TarInfo], max_members: int, max_bytes: in
             raise _corrupt(f"member {member.name!r} is neither a plain file nor a folder")
         if name in members:
             raise _corrupt(f"member {member.name!r} is there twice")
+        if member.size < 0:
+            raise _corrupt(f"member {member.name!r} has {member.size:,} bytes")
+        if not 0 <= member.mtime < _MAX_MTIME:
+            raise _corrupt(f"member {member.name!r} was changed at {member.mtime}, which is no time")
+        # What an honest bundle has, whatever this one says: dbt trusts times, and nothing else reads the rest.
+        member.mtime, member.mode = _MTIME, _MODE if member.isreg() else _FOLDER_MODE
         # Nobody needs them any more, and there may be kilobytes of them for each member.
         member.pax_headers = {}
         members[name] = member

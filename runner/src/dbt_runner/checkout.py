@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ AUTO = "auto"
 # https://semver.org, with the v that tags usually have, and without build metadata: a + cannot be part of a version's keys.
 _SEMVER_TAG = re.compile(r"v?((?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?)")
 _SHORT = 12
+# A project may hold a folder that looks like a bare repository, with settings of its own, and git runs the program that core.fsmonitor
+# names. https://git-scm.com/docs/git-config#Documentation/git-config.txt-safebareRepository
+_SAFE = ("-c", "safe.bareRepository=explicit", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# What git needs, and nothing of the publisher's: their credentials are no matter of git's here.
+_PASSED = ("PATH", "HOME", "XDG_CONFIG_HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def read(project: Path, packages: Sequence[Path] = ()) -> Git:
         project: its folder.
         packages: the folders of its local packages, which become part of a release too.
     """
-    commit = _ask(project, "rev-parse", "HEAD")
+    commit = head(project)
     if commit is None:
         return Git()
     # What lies in no checkout is in no commit either.
@@ -68,10 +74,18 @@ def version_of(project: Path, git: Git) -> str:
     return next(versions, git.commit[:_SHORT])
 
 
+def head(folder: Path) -> str | None:
+    """The commit of a checkout; None when there is none."""
+    return _ask(folder, "rev-parse", "HEAD")
+
+
 def _ask(folder: Path, *arguments: str) -> str | None:
     """The answer of git, or None when it has none: not installed, not a checkout, no commit yet, a detached head."""
+    environment = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith("GIT_")}
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", *_SAFE, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.decode(errors="replace").strip()

@@ -77,6 +77,11 @@ class Target:
         (directory / FILE).write_text(json.dumps(document, indent=2))
 
 
+def names_secret(key: str) -> bool:
+    """Whether a setting or variable is named like a secret, as the module's validations say."""
+    return bool(_SECRET.search(key))
+
+
 def of_environment(warehouse: Warehouse, environment: str) -> Target:
     """The target for whatever is the environment's own."""
     return Target(environment, warehouse, own=environment)
@@ -136,7 +141,7 @@ def outputs_of(project: Path) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(outputs, Mapping) or not all(isinstance(one, Mapping) for one in outputs.values()):
         raise _wrong(f"has no profile {name} with outputs", "dbt_project.yml names it")
     for target, one in outputs.items():
-        secrets = sorted(str(key) for key in one if _SECRET.search(str(key)))
+        secrets = sorted(str(key) for key in one if names_secret(str(key)))
         if secrets:
             raise _wrong(f"output {target} holds {', '.join(secrets)}", "remove it: the runner logs in by the environment's identity")
     return outputs

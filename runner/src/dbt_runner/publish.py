@@ -1,7 +1,8 @@
 """Publishing: from a dbt project on disk to a release in the store.
 
-The order is: stage a copy, let dbt install its packages, pack it, unpack that somewhere else, let dbt parse what came out,
-commit. So what was parsed is what runs will get, and the project on disk is only read.
+The order is: stage a copy, install its packages, pack it, unpack that somewhere else, hold it against the project in place, let dbt parse
+what came out, search it for the publisher's secrets, commit. So what was parsed is what runs will get, and the project on disk is only
+read.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dbt_runner import bundle as bundles
-from dbt_runner import checkout, profile, release, secret_variables, stage
+from dbt_runner import checkout, packages, profile, release, stage
 from dbt_runner.checkout import Git
-from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
-from dbt_runner.masking import Mask
+from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.publish_dbt import Dbt
+from dbt_runner.publisher import Publisher
 from dbt_runner.store import Store
 
 # Enough of a connection for dbt to load the adapter. Parsing opens none.
@@ -51,11 +52,12 @@ _CONNECTIONS: Mapping[str, Mapping[str, Any]] = {
 # Installed along with others (Redshift's adapter needs the one of Postgres) or for trying things out.
 _ONLY_IF_ALONE = ("postgres", "duckdb")
 
-_PROFILE = "dbt_runner"
-_TARGET = "release"
-# -P: a module of the working directory must not be taken for one of dbt's.
-_DBT = (sys.executable, "-P", "-c", "from dbt.cli.main import cli; cli(prog_name='dbt')")
-_MAX_MESSAGE = 4_000
+# A path in quotes that leads out of the working directory, to a file by its ending.
+_ELSEWHERE = re.compile(
+    r"""['"]((?:\.\./|/|~/|\./\.\./)[^'"\n]{1,300}\.(?:csv|tsv|parquet|json|jsonl|ndjson|xlsx|duckdb|db|sqlite)(?:\.gz)?)['"]"""
+)
+_PIECE = 8 << 20
+_OVERLAP = 64 << 10
 _NODES = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries", "unit_tests")
 
 
@@ -104,6 +106,7 @@ def publish(
     on_progress: Callable[[str], None],
     vars: Mapping[str, Any] | None = None,
     with_profiles: bool = False,
+    publisher: Publisher | None = None,
 ) -> release.Published:
     """Publishes a dbt project as a release.
 
@@ -115,13 +118,15 @@ def publish(
         on_progress: is told what happens next, in a few words.
         vars: variables that the project needs in order to parse. They are no part of the release: a run brings its own.
         with_profiles: whether the project's profiles.yml is a part of it, for environments that take it into account.
+        publisher: whose environment this is; None for this process's, of which the project gets nothing by name.
 
     Raises:
-        TypedError: Dbt.InvalidRequest (no such project, a version that is taken, ...), Dbt.CompilationError (packages that cannot
-            be installed, a project that does not parse; with dbt's own message). Nothing was published then.
+        TypedError: Dbt.InvalidRequest (no such project, a version that is taken, files that dbt reads and the release would not have, a
+            secret of the publisher, ...), Dbt.CompilationError (packages that cannot be installed, a project that does not parse;
+            with dbt's own message). Nothing was published then.
     """
     with tempfile.TemporaryDirectory(prefix="dbt-publish-") as folder:
-        packed = pack(project, version, adapter, Path(folder), on_progress, vars, with_profiles)
+        packed = pack(project, version, adapter, Path(folder), on_progress, vars, with_profiles, publisher)
         already = release.published(store, packed.version, packed.bundle)
         if already is not None:
             return already
@@ -143,8 +148,10 @@ class Packed:
     bundle: Path
     _folder: Path
     _source: stage.Project
+    _packages: Mapping[str, Path]
     _git: Git
-    _dbt: _Dbt
+    _dbt: Dbt
+    _publisher: Publisher
 
 
 def pack(
@@ -155,12 +162,13 @@ def pack(
     on_progress: Callable[[str], None],
     vars: Mapping[str, Any] | None = None,
     with_profiles: bool = False,
+    publisher: Publisher | None = None,
 ) -> Packed:
     """Makes a project's bundle, with its packages in it.
 
     Args:
         folder: an empty folder, for the bundle and for what dbt leaves behind.
-        version, vars, with_profiles: as `publish`.
+        version, vars, with_profiles, publisher: as `publish`.
 
     Raises:
         TypedError: as `publish`.
@@ -179,40 +187,44 @@ def pack(
         on_progress("the checkout has changes that are not committed: they become part of the release")
     # Resolved: dbt prints resolved paths, and its messages are to name the project on disk instead.
     temporary = folder.resolve()
-    dbt = _Dbt(temporary, adapter, vars or {})
+    publisher = publisher or Publisher.of(os.environ)
+    # A project's Jinja can write below this folder while it is parsed: nothing else lies there.
+    workplace = temporary / "dbt"
+    workplace.mkdir(mode=0o700)
+    dbt = Dbt(workplace, adapter, _CONNECTIONS[adapter], vars or {}, publisher)
 
-    if with_profiles:
-        profile.outputs_of(source.root)
+    profiles = {profile.FILE: _own_profiles(source)} if with_profiles else {}
     on_progress(f"copying project {source.name}")
-    copy, stands_for = stage.stage(source, temporary / "stage")
-    if stage.lists_packages(copy):
-        on_progress("installing packages (dbt deps)")
-        dbt.run("deps", copy, "its packages cannot be installed", shown_as=(temporary / "stage", stands_for))
-
+    staged = stage.stage(source, temporary / "stage")
+    taken = packages.install(source, staged, lambda: dbt.deps(staged), on_progress)
+    collected = packages.collect(source, staged, taken)
     bundle = temporary / release.BUNDLE
-    profiles = {profile.FILE: source.root / profile.FILE} if with_profiles else {}
-    bundles.pack({**stage.with_packages(stage.read_project(copy)), **profiles}, bundle)
+    contents = {**stage.files(staged.project.root), **collected.files, **profiles}
+    bundles.pack(contents, bundle)
+    if bundle.stat().st_size > bundles.LARGE:
+        for line in bundles.sizes(contents, bundle.stat().st_size):
+            on_progress(line)
     if version == release.CI:
         version = release.ci_version(bundle)
         on_progress(f"its content makes this version {version}")
-    return Packed(version, adapter, bundle, temporary, source, git, dbt)
+    return Packed(version, adapter, bundle, temporary, source, collected.in_place, git, dbt, publisher)
 
 
 def parse(packed: Packed, author: str, on_progress: Callable[[str], None]) -> release.Candidate:
-    """Lets dbt parse what is in a bundle; what parses can be committed to a store.
+    """Lets dbt parse what is in a bundle; what parses, is the project in place, and holds no secret of the publisher can be committed.
 
     Raises:
-        TypedError: Dbt.CompilationError, with dbt's own message.
+        TypedError: Dbt.CompilationError, with dbt's own message; Dbt.InvalidRequest for files that dbt reads in place and the bundle does
+            not have as they are there, and for a secret, with its variable and its file.
     """
     on_progress(f"parsing it for {packed.adapter} (dbt parse)")
     source, git, dbt = packed._source, packed._git, packed._dbt
     unpacked = packed._folder / "unpacked"
     bundles.unpack(packed.bundle, unpacked)
-    variables = _environment(packed.version, git)
-    dbt.run("parse", unpacked, "it does not parse", shown_as=(unpacked, source.root), variables=variables)
-    manifest = (dbt.target / "manifest.json").read_bytes()
+    places = {str(unpacked): source.root, **{str(unpacked / name): path for name, path in packed._packages.items()}}
+    manifest = dbt.parse(unpacked, places, _metadata(packed.version, git))
     document = json.loads(manifest)
-    return release.Candidate(
+    candidate = release.Candidate(
         version=packed.version,
         bundle=packed.bundle,
         manifest=manifest,
@@ -225,78 +237,48 @@ def parse(packed: Packed, author: str, on_progress: Callable[[str], None]) -> re
         git_dirty=git.dirty,
         counts=Counter(node["resource_type"] for kind in _NODES for node in document.get(kind, {}).values()),
     )
+    packed._publisher.check(_contents(unpacked, manifest, git))
+    for line in _reads_elsewhere(document):
+        on_progress(line)
+    return candidate
 
 
-class _Dbt:
-    """dbt in a process of its own, with a profile that connects to nothing.
-
-    Args:
-        folder: where the profile, the target and the logs go.
-        vars: what it may read by var().
-    """
-
-    def __init__(self, folder: Path, adapter: str, vars: Mapping[str, Any]) -> None:
-        self.target = folder / "target"
-        self._folder = folder
-        self._vars = ("--vars", json.dumps(vars)) if vars else ()
-        # dbt leaves its downloads behind when it fails.
-        self._environment = {**os.environ, "TMPDIR": str(folder)}
-        outputs = {_TARGET: {"type": adapter, "threads": 1, **_CONNECTIONS[adapter]}}
-        # JSON is YAML.
-        (folder / "profiles.yml").write_text(json.dumps({_PROFILE: {"target": _TARGET, "outputs": outputs}}), encoding="utf-8")
-
-    def run(
-        self, command: str, project: Path, problem: str, *, shown_as: tuple[Path, Path], variables: Mapping[str, str] | None = None
-    ) -> None:
-        """Runs a dbt command in a project.
-
-        Args:
-            problem: what a failure means, for the message.
-            shown_as: a path, and what to call it in dbt's message.
-            variables: on top of this process's own.
-
-        Raises:
-            TypedError: Dbt.CompilationError when dbt's exit code is not 0.
-        """
-        arguments = [
-            *("--project-dir", str(project), "--profiles-dir", str(self._folder), "--profile", _PROFILE, "--target", _TARGET),
-            *("--log-path", str(self._folder / "logs"), "--log-format", "json", "--log-level", "info", "--quiet"),
-            *self._vars,
-            *("--no-use-colors", "--no-send-anonymous-usage-stats"),
-            *(("--target-path", str(self.target), "--no-partial-parse", "--write-json") if command == "parse" else ()),
-        ]
-        done = subprocess.run(
-            [*_DBT, command, *arguments],
-            cwd=project,
-            env={**self._environment, **(variables or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            # CI has dbt's secret variables, which a project's error may show.
-            mask = Mask(secret_variables.injected(self._environment).values())
-            said = _said(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), mask)
-            said = said.replace(str(shown_as[0]), str(shown_as[1]))
-            raise TypedError(
-                COMPILATION_ERROR, f"the project was not published, {problem}: {said}", why=f"dbt {command} exited with {done.returncode}"
-            )
+def _contents(unpacked: Path, manifest: bytes, git: Git) -> Iterator[tuple[str, bytes]]:
+    """All that a release makes readable: what to call it, and its bytes."""
+    for path in sorted(unpacked.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                # In pieces that overlap by more than any secret's length: a seed may be larger than the memory.
+                before = b""
+                while (piece := file.read(_PIECE)) or not before:
+                    yield str(path.relative_to(unpacked)), before + piece
+                    if not piece:
+                        break
+                    before = piece[-_OVERLAP:]
+    yield "the manifest that dbt made of it (a model's config, description or macro)", manifest
+    yield "the name of the git branch", (git.branch or "").encode()
 
 
-def _said(stdout: str, stderr: str, mask: Mask) -> str:
-    """dbt's own words for a failure: its error events, or whatever it left on stderr when it did not get as far. Masked, then cut."""
-    messages = []
-    for line in stdout.splitlines():
-        try:
-            event = json.loads(line)
-            if event["info"]["level"] == "error" and "stack_trace" not in event["data"]:
-                messages.append(event["info"]["msg"].removeprefix("Encountered an error:\n"))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return mask.text("\n".join(messages or [stderr.strip()]))[-_MAX_MESSAGE:]
+def _reads_elsewhere(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings about files that SQL or a source names outside of the project, which no release holds."""
+    texts = [(node_id, str(node.get("raw_code") or "")) for node_id, node in manifest.get("nodes", {}).items()]
+    texts += [
+        (source_id, json.dumps([source.get("meta"), source.get("external")])) for source_id, source in manifest.get("sources", {}).items()
+    ]
+    for name, text in texts:
+        for path in sorted({found[1] for found in _ELSEWHERE.finditer(text)}):
+            yield f"warning: {name} names the file {path}, which is outside of the project and no part of the release"
 
 
-def _environment(version: str, git: Git) -> dict[str, str]:
+def _own_profiles(source: stage.Project) -> Path:
+    path = source.root / profile.FILE
+    if path.is_symlink():
+        raise TypedError(INVALID_REQUEST, f"{path} is a link: put the file itself there to publish it")
+    profile.outputs_of(source.root)
+    return path
+
+
+def _metadata(version: str, git: Git) -> dict[str, str]:
     """What becomes `metadata.env` of the manifest: each name without DBT_ENV_CUSTOM_ENV_."""
     values = {
         "RELEASE": version,

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dbt_runner import project_yaml, tree
 from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.release_parse import PROJECT_FILES
 
 PROJECT_FILE = "dbt_project.yml"
-
-# Never part of a release, wherever it lies: secrets, databases, and what tools leave behind.
-_LEFT_OUT = (".git", ".venv", "__pycache__", ".DS_Store", "*.duckdb*", ".env*", ".user.yml")
+LOCK_FILE = "package-lock.yml"
 _PROFILES = "profiles.yml"
+_DECLARING = ("packages.yml", "dependencies.yml")
+# The settings that say where dbt searches, and where it searches without them. The deprecated names still work.
+# https://docs.getdbt.com/reference/dbt_project.yml
+_SEARCHED = {
+    "model-paths": ("models",),
+    "macro-paths": ("macros",),
+    "seed-paths": ("seeds",),
+    "snapshot-paths": ("snapshots",),
+    "test-paths": ("tests",),
+    "analysis-paths": ("analyses",),
+    "function-paths": ("functions",),
+    "docs-paths": (),
+    "source-paths": (),
+    "data-paths": (),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,24 @@ class Project:
     packages_path: PurePosixPath
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A copy of a project and of the local packages that lie outside of it.
+
+    Attributes:
+        project: the copied project.
+        folder: where the copies lie as the originals lie below `stands_for`.
+    """
+
+    project: Project
+    folder: Path
+    stands_for: Path
+
+    def in_place(self, path: Path) -> Path:
+        """The folder on disk of which `path` is a copy; itself for one that is not copied, as a package at an absolute path."""
+        return self.stands_for / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+
+
 def read_project(folder: Path) -> Project:
     """Reads what publishing needs to know of dbt_project.yml.
 
@@ -45,7 +76,7 @@ def read_project(folder: Path) -> Project:
         raise TypedError(INVALID_REQUEST, f"there is no folder {folder}: give the dbt project's folder (--project)")
     if not (root / PROJECT_FILE).is_file():
         raise TypedError(INVALID_REQUEST, f"{folder} has no {PROJECT_FILE}: give the dbt project's folder (--project)")
-    settings = _read_yaml(root / PROJECT_FILE)
+    settings = project_yaml.read(root / PROJECT_FILE)
     name = settings.get("name")
     if not isinstance(name, str) or not name:
         raise TypedError(INVALID_REQUEST, f"{folder / PROJECT_FILE} has no name: dbt needs one")
@@ -61,105 +92,116 @@ def read_project(folder: Path) -> Project:
 
 def lists_packages(root: Path) -> bool:
     """Whether packages.yml or dependencies.yml asks for any package."""
-    return any(_packages(root))
+    return bool(declared(root))
 
 
-def stage(project: Project, folder: Path) -> tuple[Path, Path]:
+def stage(project: Project, folder: Path) -> Staged:
     """Copies a project, and the local packages outside of it, into a folder where they lie as they do on disk.
+
+    No link is followed out of the project and its local packages, also none that appears meanwhile.
 
     Args:
         folder: an empty folder.
 
-    Returns:
-        The copy of the project, and the folder on disk that `folder` stands for.
-
     Raises:
         TypedError: Dbt.InvalidRequest when a local package is missing or a file cannot be part of a release.
     """
-    sources = [project.root, *local_packages(project)]
-    common = Path(os.path.commonpath(sources))
-    for source in sources:
-        others = {path.resolve() for path in sources if path != source}
-        for name, path in files(source, generated=_generated(source), without=others).items():
-            target = folder / source.relative_to(common) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-    return folder / project.root.relative_to(common), common
+    local = local_packages(project)
+    roots = [project.root, *(path.resolve() for path in local)]
+    outside = [path for path in local if not path.is_relative_to(project.root)]
+    common = Path(os.path.commonpath([project.root, *outside]))
+    for name, path in files(project.root, roots=roots, packages=local).items():
+        tree.copy(path, folder / project.root.relative_to(common) / name)
+    for package in outside:
+        target = folder / package.relative_to(common)
+        for name, path in package_files(package.resolve(), roots=roots).items():
+            # The project may lie in the package.
+            if not (target / name).exists():
+                tree.copy(path, target / name)
+    copied = folder / project.root.relative_to(common)
+    copied.mkdir(parents=True, exist_ok=True)
+    return Staged(Project(copied, project.name, project.packages_path), folder, common)
 
 
-def with_packages(project: Project) -> dict[str, Path]:
-    """The files of a staged project and of the packages that dbt installed into it, as `files` returns them."""
-    installed = project.root / project.packages_path
-    packages = [path for path in installed.iterdir() if path.is_dir()] if installed.is_dir() else []
-    generated = {project.packages_path / package.name / path for package in packages for path in _generated(package)}
-    return files(project.root, generated=generated)
-
-
-def files(root: Path, *, generated: Collection[PurePosixPath] = (), without: Collection[Path] = ()) -> dict[str, Path]:
-    """The files of a folder that belong to a release: name (relative, with /) -> file.
-
-    Links are followed, so that a release holds none. A link back to a folder in which it lies is left out: dbt makes one for a
-    local package that contains the project.
+def files(root: Path, *, roots: Collection[Path] = (), packages: Collection[Path] = ()) -> dict[str, Path]:
+    """The files of a project that belong to a release, without what dbt generates: name (relative, with /) -> file.
 
     Args:
-        generated: folders to leave out, relative to the root.
-        without: folders to leave out, wherever a link leads to them.
+        roots: other folders into which links may lead.
+        packages: the local packages. Of those inside of the project, only what dbt reads belongs to it.
 
     Raises:
-        TypedError: Dbt.InvalidRequest for a link to nothing and for what is neither a file nor a folder.
+        TypedError: as tree.files.
     """
-    found: dict[str, Path] = {}
-    for name, path in _walk(root, PurePosixPath(), frozenset(generated), frozenset(without)):
-        if not path.is_file():
-            problem = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
-            raise TypedError(INVALID_REQUEST, f"{path} is {problem}: remove it, a release holds plain files")
-        found[str(name)] = path
+    root = root.resolve()
+    searched = _searched(root) or ()
+    inside = [path for path in packages if path != root and path.is_relative_to(root) and not _is_searched(path, root, searched)]
+    # A folder that dbt searches is none that it generates, whatever its name.
+    generated = {path for path in _generated(root) if not any(one == path or path in one.parents for one in searched)}
+    without = [path.resolve() for path in inside]
+    found = tree.files(root, roots=roots, generated=generated, without=without, unfollowed=searched, skip=_is_profiles)
+    for package in inside:
+        prefix = PurePosixPath(package.relative_to(root))
+        found |= {str(prefix / name): path for name, path in package_files(package.resolve(), roots=(root, *roots)).items()}
     return found
 
 
-def _walk(
-    folder: Path, name: PurePosixPath, generated: frozenset[PurePosixPath], without: frozenset[Path]
-) -> Iterator[tuple[PurePosixPath, Path]]:
-    without = without | {folder.resolve()}
-    for entry in sorted(folder.iterdir()):
-        entry_name = name / entry.name
-        if entry_name in generated or any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in _LEFT_OUT):
-            continue
-        if entry.is_dir():
-            if entry.resolve() not in without and not (entry / "pyvenv.cfg").exists():
-                yield from _walk(entry, entry_name, generated, without)
-        elif not (entry.name == _PROFILES and (not name.parts or _holds_profiles(entry))):
-            yield entry_name, entry
+def package_files(root: Path, *, roots: Collection[Path] = ()) -> dict[str, Path]:
+    """The files of a package that dbt reads, as `files` returns them; all files, where a setting of its paths is Jinja.
 
+    Args:
+        root: absolute and without links.
+        roots: as `files`.
 
-def _generated(root: Path) -> set[PurePosixPath]:
-    """The folders of a project that dbt writes, relative to it: packages, targets and logs."""
-    settings = _read_yaml(root / PROJECT_FILE) if (root / PROJECT_FILE).is_file() else {}
-    named = (_below(settings.get(setting)) for setting in ("packages-install-path", "target-path", "log-path"))
-    return {PurePosixPath("dbt_packages"), PurePosixPath("target"), PurePosixPath("logs"), *(path for path in named if path)}
-
-
-def _holds_profiles(path: Path) -> bool:
-    """Whether a profiles.yml below the root holds connections; models may well be described in a file of that name."""
-    try:
-        document = _read_yaml(path)
-    except TypedError:
-        return True
-    return any(isinstance(value, dict) and "outputs" in value for value in document.values())
+    Raises:
+        TypedError: as tree.files.
+    """
+    searched = _searched(root)
+    only = None if searched is None else [*map(PurePosixPath, PROJECT_FILES), *searched]
+    return tree.files(root, roots=roots, generated=_generated(root), unfollowed=searched or (), only=only, skip=_is_profiles)
 
 
 def local_packages(project: Project) -> list[Path]:
-    """The folders of all local packages outside of the project, also those that packages name.
+    """The folders of all local packages, also those that packages name. Those at an absolute path are not among them.
 
     Raises:
         TypedError: Dbt.InvalidRequest when one of them is not there.
     """
-    found: list[Path] = []
+    return [path for path, absolute in _named_locally(project) if not absolute]
+
+
+def absolute_packages(project: Project) -> list[Path]:
+    """The folders of the local packages that are named by an absolute path.
+
+    Raises:
+        TypedError: as `local_packages`.
+    """
+    return [path for path, absolute in _named_locally(project) if absolute]
+
+
+def declared(root: Path) -> list[Any]:
+    """The packages that packages.yml and dependencies.yml name, as they stand there.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest, naming the file that cannot be read.
+    """
+    listed: list[Any] = []
+    for name in _DECLARING:
+        if (root / name).is_file():
+            packages = project_yaml.read(root / name).get("packages") or []
+            if not isinstance(packages, list):
+                raise TypedError(INVALID_REQUEST, f"{root / name}: packages must be a list")
+            listed.extend(packages)
+    return listed
+
+
+def _named_locally(project: Project) -> list[tuple[Path, bool]]:
+    found: list[tuple[Path, bool]] = []
     pending = [project.root]
     seen = {project.root}
     while pending:
         origin = pending.pop()
-        for package in _packages(origin):
+        for package in declared(origin):
             local = package.get("local") if isinstance(package, dict) else None
             # What Jinja makes of a path is known to dbt alone; inside of the project it works, elsewhere dbt says what it misses.
             if not isinstance(local, str) or "{{" in local:
@@ -172,35 +214,54 @@ def local_packages(project: Project) -> list[Path]:
             if not (path / PROJECT_FILE).is_file():
                 raise TypedError(INVALID_REQUEST, f"{origin} names the local package {local}, but there is no dbt project in {path}")
             pending.append(path)
-            # A package inside is copied with the project, and one with an absolute path is found where it is.
-            if not path.is_relative_to(project.root) and not Path(local).expanduser().is_absolute():
-                found.append(path)
+            found.append((path, Path(local).expanduser().is_absolute() and not path.is_relative_to(project.root)))
     return found
 
 
-def _packages(root: Path) -> list[Any]:
-    listed: list[Any] = []
-    for name in ("packages.yml", "dependencies.yml"):
-        if (root / name).is_file():
-            packages = _read_yaml(root / name).get("packages") or []
-            if not isinstance(packages, list):
-                raise TypedError(INVALID_REQUEST, f"{root / name}: packages must be a list")
-            listed.extend(packages)
-    return listed
+def _searched(root: Path) -> tuple[PurePosixPath, ...] | None:
+    """The folders below the root in which dbt searches for files, or None where Jinja says which."""
+    settings = _settings(root)
+    found: list[PurePosixPath] = []
+    for setting, usual in _SEARCHED.items():
+        paths = settings.get(setting, usual)
+        for path in paths if isinstance(paths, (list, tuple)) else (paths,):
+            if not isinstance(path, str) or "{{" in path:
+                return None
+            normal = PurePosixPath(os.path.normpath(path))
+            # What lies outside is refused when the bundle is compared with the project in place.
+            if not normal.is_absolute() and ".." not in normal.parts:
+                found.append(normal)
+    return tuple(found)
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
+def _is_searched(path: Path, root: Path, searched: Collection[PurePosixPath]) -> bool:
+    """Whether dbt searches in a folder or above it."""
+    name = PurePosixPath(path.relative_to(root))
+    return any(one == name or one in name.parents or name in one.parents for one in searched)
 
+
+def _generated(root: Path) -> set[PurePosixPath]:
+    """The folders of a project that dbt writes, relative to it: packages, targets and logs."""
+    settings = _settings(root)
+    named = (_below(settings.get(setting)) for setting in ("packages-install-path", "target-path", "log-path"))
+    return {PurePosixPath("dbt_packages"), PurePosixPath("target"), PurePosixPath("logs"), *(path for path in named if path)}
+
+
+def _settings(root: Path) -> Mapping[str, Any]:
+    return project_yaml.read(root / PROJECT_FILE) if (root / PROJECT_FILE).is_file() else {}
+
+
+def _is_profiles(path: Path, name: PurePosixPath) -> bool:
+    """Whether this is a file of connections; models below the root may well be described in a file of that name."""
+    if name.name != _PROFILES:
+        return False
+    if len(name.parts) == 1:
+        return True
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as exc:
-        raise TypedError(INVALID_REQUEST, f"{path} cannot be read: {exc}") from exc
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise TypedError(INVALID_REQUEST, f"{path} must hold keys and values")
-    return document
+        document = project_yaml.read(path)
+    except TypedError:
+        return True
+    return any(isinstance(value, dict) and "outputs" in value for value in document.values())
 
 
 def _below(setting: object) -> PurePosixPath | None:

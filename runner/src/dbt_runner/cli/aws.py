@@ -63,6 +63,15 @@ def caller() -> str:
     return arn
 
 
+def credentials() -> dict[str, str]:
+    """The secrets of the caller's session, by what to call them; wherever the session has them from."""
+    with aws_errors():
+        found = _session().get_credentials()
+        frozen = found.get_frozen_credentials() if found else None
+    named = {"the AWS secret access key": frozen.secret_key, "the AWS session token": frozen.token} if frozen else {}
+    return {name: value for name, value in named.items() if value}
+
+
 @contextlib.contextmanager
 def aws_errors() -> Iterator[None]:
     """Turns what botocore raises in this block into a TypedError for the person at the terminal.

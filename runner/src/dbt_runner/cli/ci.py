@@ -12,7 +12,7 @@ import click
 
 from dbt_runner import ci, release
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import common_options, json_object, open_here, print_json, project_option
+from dbt_runner.cli.common import common_options, env_option, json_object, open_here, print_json, project_option
 from dbt_runner.errors import TypedError
 from dbt_runner.request import CURRENT, check_caller, validate_input
 from dbt_runner.runs import RunDetail
@@ -39,6 +39,7 @@ from dbt_runner.runs import RunDetail
     help="A dbt command; again for another one after it.",
 )
 @click.option("--vars", "vars_", metavar="JSON", help="dbt's --vars as a JSON object, also for the parse.")
+@env_option
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from scratch.")
 @click.option("--reason", help="Why, for the audit; such as the pull request's address.")
 @click.option(
@@ -67,6 +68,7 @@ def ci_command(
     defer_to: str,
     commands: Sequence[str],
     vars_: str | None,
+    env: Sequence[str],
     full_refresh: bool,
     reason: str | None,
     patience: float,
@@ -83,6 +85,7 @@ def ci_command(
     The result is written as JUnit XML and as Markdown, the latter also to $GITHUB_STEP_SUMMARY where that is set.
     """
     from dbt_runner import profile, publish
+    from dbt_runner.publisher import Publisher
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -95,6 +98,7 @@ def ci_command(
     variables = json_object("--vars", vars_)
     document = ci.request("ci-0", commands, defer_to, schema_suffix, vars=variables, full_refresh=full_refresh, reason=reason)
     validate_input(document)
+    Publisher.of(os.environ, env)
     version: str | None = None
     try:
         with aws.aws_errors():
@@ -111,6 +115,7 @@ def ci_command(
                 on_progress=say,
                 vars=variables,
                 with_profiles=here.config.warehouse.profile == profile.FROM_PROJECT,
+                publisher=Publisher.of(os.environ, env, aws.credentials()),
             )
             version = document["release"] = done.release.version
             say(f"{'published' if done.new else 'already published:'} {version}")

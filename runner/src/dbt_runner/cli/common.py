@@ -64,6 +64,15 @@ project_option = click.option(
 )
 
 
+env_option = click.option(
+    "--env",
+    "env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable for the project's env_var(); without a value, the one of this environment. Repeat it for more. dbt gets no others.",
+)
+
+
 def since_option(help: str) -> Callable[[_Command], _Command]:
     """--since, as a datetime without a zone where the caller gave none: see `in_zone`."""
     return click.option(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbt_runner.cli.common import print_json
+from dbt_runner.cli.common import env_option, json_object, print_json
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 
 if TYPE_CHECKING:
@@ -50,10 +51,30 @@ def local_command() -> None:
 @click.option("--keep", is_flag=True, help="Keep the stack's folder, with the DuckDB file, and say where it is.")
 @_home_option
 @_compute_option
+@click.option("--vars", "vars_", metavar="JSON", help="dbt's --vars as a JSON object, for the parse and the run.")
+@env_option
+@click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from scratch.")
+@click.option("--select", "-s", "select", multiple=True, metavar="NODES", help="dbt's --select for the job's commands that build or test.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON; progress goes to standard error.")
-def run_command(project: Path, job: str, keep: bool, home: Path | None, compute: str, as_json: bool) -> None:
-    """Takes a dbt project through the whole flow: apply, release, run, audit trail. It runs on DuckDB."""
-    _run("local", project, job, keep, home, compute, as_json)
+def run_command(
+    *,
+    project: Path,
+    job: str,
+    keep: bool,
+    home: Path | None,
+    compute: str,
+    vars_: str | None,
+    env: Sequence[str],
+    full_refresh: bool,
+    select: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Takes a dbt project through the whole flow: apply, release, run, audit trail. It runs on DuckDB.
+
+    Parse and run get the same variables: those of --vars and --env, and none of your environment besides.
+    """
+    asked = {"vars": json_object("--vars", vars_), "full_refresh": full_refresh, "select": select}
+    _run("local", project, job, keep, home, compute, as_json, env, **asked)
 
 
 @local_command.command("demo")
@@ -114,9 +135,20 @@ def up_command(home: Path | None, environments: Path | None) -> None:
             say("the stack is down")
 
 
-def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, compute: str, as_json: bool) -> None:
+def _run(
+    label: str,
+    project: Path,
+    job: str,
+    keep: bool,
+    home: Path | None,
+    compute: str,
+    as_json: bool,
+    env: Sequence[str] = (),
+    **asked: Any,
+) -> None:
     from dbt_runner.cli import progress
     from dbt_runner.local import session
+    from dbt_runner.publisher import Publisher
 
     started = time.monotonic()
     stream = sys.stderr if as_json else sys.stdout
@@ -126,7 +158,9 @@ def _run(label: str, project: Path, job: str, keep: bool, home: Path | None, com
         return progress.show_progress(details, stream=stream)
 
     with _folder(home, keep) as folder, session.exit_on_sigterm(), _cause_on_the_last_line(label):
-        done = session.run_project(project, job, folder, compute=compute, say=say, watch=watch)
+        wanted = session.run_input(job, **asked)
+        publisher = Publisher.of(os.environ, env)
+        done = session.run_project(project, wanted, folder, publisher=publisher, compute=compute, say=say, watch=watch)
         if keep or home:
             say(f"kept: {folder} (warehouse.duckdb, logs/)")
     if as_json:

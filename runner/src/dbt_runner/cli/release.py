@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,7 +13,7 @@ import click
 from dbt_runner import config, promotion, release
 from dbt_runner.cli import aws
 from dbt_runner.cli.aws import aws_errors, open_store
-from dbt_runner.cli.common import json_object, print_json, project_option
+from dbt_runner.cli.common import env_option, json_object, print_json, project_option
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import Store
 
@@ -53,6 +54,7 @@ def release_command() -> None:
 @_bucket
 @click.option("--adapter", help="The warehouse type to parse for, such as snowflake.")
 @click.option("--vars", "vars_", metavar="JSON", help='Variables that the project needs in order to parse, such as {"day": "2026-11-22"}.')
+@env_option
 @click.option("--with-profiles", is_flag=True, help="Make profiles.yml a part of it, for environments with warehouse.profile = project.")
 @_json
 def publish_command(
@@ -63,6 +65,7 @@ def publish_command(
     bucket: str | None,
     adapter: str | None,
     vars_: str | None,
+    env: Sequence[str],
     with_profiles: bool,
     as_json: bool,
 ) -> None:
@@ -70,11 +73,15 @@ def publish_command(
 
     The project's packages are installed and become part of it. The project has to parse; the warehouse is not contacted.
     With --version auto, a checkout with changes that are not committed is refused.
+
+    dbt gets none of your environment variables but those named by --env. A project that holds one of your secrets is refused.
     """
     from dbt_runner import publish
+    from dbt_runner.publisher import Publisher
 
     release.check_version(version)
     variables = json_object("--vars", vars_)
+    Publisher.of(os.environ, env)
     with aws_errors():
         target = config.load(open_store(table), environment) if environment else None
         store = _store_with_bucket(table, bucket or (target.bucket if target else None), None)
@@ -88,6 +95,7 @@ def publish_command(
             on_progress=lambda line: click.echo(line, err=True),
             vars=variables,
             with_profiles=with_profiles,
+            publisher=Publisher.of(os.environ, env, aws.credentials()),
         )
     about = published.release
     if as_json:
