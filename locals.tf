@@ -17,6 +17,12 @@ locals {
   table  = "${var.name}-audit"
   bucket = "${var.name}-audit-${local.location.account}-${local.location.region}"
 
+  # Services that the policy of a key of the caller's own must admit, less those that it is said to admit.
+  kms_key_missing = var.kms_key_arn == null ? [] : sort(tolist(setsubtract(
+    concat(["logs.${local.location.region}.${local.location.dns_suffix}"], var.observability.alarms ? ["cloudwatch.amazonaws.com"] : []),
+    var.kms_key_services,
+  )))
+
   environments = {
     for env, e in var.environments : env => merge(e, {
       id = "${var.name}-${env}"

@@ -21,6 +21,16 @@ check "way_out_of_functions" {
   }
 }
 
+# A key's policy cannot be read at plan. Without these entries alarms are lost in silence.
+# https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html#compatibility-with-aws-services
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+check "kms_key_admits_services" {
+  assert {
+    condition     = length(local.kms_key_missing) == 0
+    error_message = "The policy of kms_key_arn must admit ${join(" and ", local.kms_key_missing)} (variables.tf says with which actions): without logs the apply fails, without cloudwatch no alarm reaches its topic. List in kms_key_services what it admits."
+  }
+}
+
 module "audit_store" {
   source = "./modules/audit_store"
 

@@ -935,8 +935,15 @@ variable "iam" {
 
 variable "kms_key_arn" {
   description = <<-EOT
-    A KMS key of your own for the table, the bucket, the topics and the log groups; null uses keys that AWS manages. Its key policy
-    must let logs.<region>.amazonaws.com use it; the roles of this module get their permissions from their own policies.
+    A KMS key of your own for the table, the bucket, the topics and the log groups; null uses keys that AWS manages. Its key policy must
+    let the account's own policies grant its use (the roles of this module get their permissions from theirs), and admit these services:
+
+    logs.<region>.amazonaws.com  kms:Encrypt, kms:Decrypt, kms:ReEncrypt*, kms:GenerateDataKey* and kms:Describe*, for the log groups;
+                                 without them the apply fails.
+    cloudwatch.amazonaws.com     kms:Decrypt and kms:GenerateDataKey*, for alarms (where observability.alarms is on); without them no
+                                 alarm reaches its topic, and nothing says so.
+
+    The module cannot read a key's policy. List the services that it admits in kms_key_services; plan warns of the others.
   EOT
   type        = string
   default     = null
@@ -944,6 +951,18 @@ variable "kms_key_arn" {
   validation {
     condition     = var.kms_key_arn == null ? true : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:\\d{12}:key/[A-Za-z0-9-]+$", var.kms_key_arn))
     error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:<region>:<account>:key/...), not an alias or an id."
+  }
+}
+
+variable "kms_key_services" {
+  description = "The service principals that the policy of kms_key_arn admits, once you have seen to it: see there."
+  type        = list(string)
+  nullable    = false
+  default     = []
+
+  validation {
+    condition     = alltrue([for service in var.kms_key_services : can(regex("^[a-z0-9.-]+\\.amazonaws\\.com(\\.cn)?$", service))])
+    error_message = "kms_key_services must be service principals, such as cloudwatch.amazonaws.com: ${join(", ", [for service in var.kms_key_services : service if !can(regex("^[a-z0-9.-]+\\.amazonaws\\.com(\\.cn)?$", service))])}."
   }
 }
 

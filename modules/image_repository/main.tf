@@ -125,8 +125,9 @@ data "aws_iam_policy_document" "repository" {
         values   = statement.value
       }
 
+      # Lambda's page shows aws:sourceArn alone; the account is in there.
       condition {
-        test     = "StringEquals"
+        test     = "StringEqualsIfExists"
         variable = "aws:SourceAccount"
         values   = sort(distinct([for arn in statement.value : split(":", arn)[4]]))
       }

@@ -92,6 +92,12 @@ resource "aws_ecs_task_definition" "this" {
         awslogs-group         = aws_cloudwatch_log_group.this.name
         awslogs-region        = var.region
         awslogs-stream-prefix = "run"
+
+        # On purpose: blocking, a CloudWatch that does not answer would stop dbt in the middle of a node, with the lock held. A full
+        # buffer loses lines instead. What the runner writes in a minute is far smaller, and what no run may lose is in the table first.
+        # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_LogConfiguration.html
+        mode            = "non-blocking"
+        max-buffer-size = "25m"
       }
     }
   }])

@@ -2,7 +2,7 @@
 
 locals {
   config = {
-    schema        = 1
+    schema        = 2
     name          = var.name
     environment   = var.environment
     region        = var.location.region
@@ -21,7 +21,7 @@ locals {
     timeout_seconds = var.settings.timeout_seconds
     slim_ci         = var.settings.slim_ci
     requests        = var.settings.requests
-    jobs            = { for name, job in var.settings.jobs : name => merge(job, { vars = jsondecode(job.vars) }) }
+    jobs            = var.settings.jobs
     env_vars        = var.settings.env_vars
     audit           = { items_retention_days = var.items_retention_days }
 

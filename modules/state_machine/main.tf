@@ -125,12 +125,14 @@ resource "aws_cloudwatch_event_rule" "finalize" {
   name        = "${local.id}-finalize"
   description = "Runs of ${local.id} that ended badly"
 
+  # Callers start the alias. Whether the event then names the machine alone or with the alias or version behind it is not documented.
+  # Not every ARN that begins alike: the machines -finalize and -announce do, too.
   event_pattern = jsonencode({
     source      = ["aws.states"]
     detail-type = ["Step Functions Execution Status Change"]
     detail = {
       status          = ["ABORTED", "FAILED", "TIMED_OUT"]
-      stateMachineArn = [var.arns.state_machine]
+      stateMachineArn = [var.arns.state_machine, { prefix = "${var.arns.state_machine}:" }]
     }
   })
 

@@ -9,7 +9,9 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
+from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 from sfnx import testing
@@ -18,7 +20,7 @@ from asl import render
 from dbt_runner import claim
 from dbt_runner.errors import LOCK_LOST, TypedError
 from dbt_runner.request import AttemptKey
-from dbt_runner.store import Store
+from dbt_runner.store import Store, timestamp
 
 Item = dict[str, Any]
 Ending = Literal["interrupted", "killed", "never", "forgotten"]
@@ -63,6 +65,7 @@ class Containers:
     Attributes:
         violations: what was promised and did not hold, in words.
         stops: the names of the tasks for which StopTask was called.
+        unseen: for how many calls to come DescribeTasks does not know the task yet.
     """
 
     def __init__(self, dynamodb: Any, clock: Callable[[], float]) -> None:
@@ -72,6 +75,7 @@ class Containers:
         self._all: dict[str, Container] = {}
         self.violations: list[str] = []
         self.stops: list[str] = []
+        self.unseen = 0
 
     def start(self, key: AttemptKey, *, seconds: float | None = None, works: bool = True, ending: Ending = "interrupted") -> Container:
         """A container that begins an attempt as the runner does.
@@ -88,7 +92,8 @@ class Containers:
             seconds = new.ends_by - time.time()
         if works:
             try:
-                new.holder = claim.take(self._store, key, "fargate" if seconds is None else "lambda", new.name, seconds).holder
+                with patch.object(claim, "now", lambda: timestamp(datetime.fromtimestamp(self._clock(), UTC))):
+                    new.holder = claim.take(self._store, key, "fargate" if seconds is None else "lambda", new.name, seconds).holder
             except TypedError as exc:
                 assert exc.kind is LOCK_LOST
                 self.end(new, None, LOCK_LOST.exit_code)
@@ -154,7 +159,8 @@ class Containers:
             task.polls -= 1
             if task.polls < 0 and task.ending != "never":
                 self.end(task, _INTERRUPTED if task.ending == "interrupted" else None, 40 if task.ending == "interrupted" else 137)
-        if task.ending == "forgotten" and task.status == "STOPPED":
+        if self.unseen > 0 or (task.ending == "forgotten" and task.status == "STOPPED"):
+            self.unseen -= 1
             return {"Tasks": [], "Failures": [{"Arn": name, "Reason": "MISSING"}]}
         return {"Tasks": [self._description(task)], "Failures": []}
 

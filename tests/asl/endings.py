@@ -104,6 +104,7 @@ def assert_finalized(cloud: Cloud, execution: Execution, *, untold: bool = False
         unreleased: whether the lock could not be released.
     """
     (record,) = cloud.records()
+    assert execution.error in (None, "Dbt.RunnerError")
     if execution.error is None or "ended_at" in record:
         _assert_well_formed(record)
         assert record["status"]["S"] == "ABORTED" and record["error"]["S"] == "Dbt.Interrupted"
@@ -127,11 +128,11 @@ def assert_announced(cloud: Cloud, execution: Execution, *, missed: str | None =
     if missed is None:
         assert execution.error is None, f"{execution.error}: {execution.cause}"
     else:
-        assert execution.error is not None and (missed == "ReadRun" or f"{missed}: " in str(execution.cause))
+        assert execution.error == "Dbt.RunnerError" and f"{missed}: " in str(execution.cause)
     if missed != "ReadRun":
         audiences = [message["MessageAttributes"]["audience"]["StringValue"] for message in cloud.notifications]
         # Who owns what failed stands in the outcome.
-        owners = [] if missed == "ReadOutcome" else ["owner"]
+        owners = [] if missed in ("ReadOutcome", "TellOwner") else ["owner"]
         assert audiences == ([] if missed == "Tell" else ["everybody"]) + owners
         assert len(cloud.chats) == (0 if missed == "TellChat" else 1)
         assert len(cloud.metrics) == (0 if missed == "Measure" else 1)

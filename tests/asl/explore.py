@@ -18,12 +18,14 @@ from sfnx.testing import Execution
 
 from asl import containers, ended, endings, error_names, render, resumable
 from asl.fakes import EXECUTION, OTHER_EXECUTION, OTHER_RUN, RUN_ID, RUN_KEY, STARTED_AT, SUCCEEDS, Attempt, Cloud, Fault, fails, make_cloud
+from asl.machine import tasks
 
 RUN, FINALIZE, ANNOUNCE = render.DEFINITIONS
 UNKNOWN = "Unheard.Of"
 # A failed condition says that somebody had done the same before, where the only one who does is the run itself or finalize.
 _DONE_BEFORE = frozenset({"RecordSuccess", "RecordSkipped", "RecordFailure", "ReleaseLock", "CloseRecord"})
-_ANNOUNCED_BEFORE = "Sfn.ExecutionAlreadyExistsException"
+_ANNOUNCED_BEFORE = error_names.spelled("aws-sdk:sfn", "ExecutionAlreadyExists")
+_UNKNOWN_EXECUTION = error_names.spelled("aws-sdk:sfn", "ExecutionDoesNotExist")
 # What they start may outlive them.
 _STARTERS = frozenset({"HealthCheck", "RunStep", "InvokeFunction"})
 # They look after what is at work: for a run whose lock is taken over, and for this one.
@@ -65,8 +67,8 @@ class Path:
 
 
 def task_states(machine: str) -> dict[str, Any]:
-    """The Tasks of a definition, by name."""
-    return {name: state for name, state in render.load(machine)["States"].items() if state["Type"] == "Task"}
+    """The Tasks of a definition, by name, those of a Map among them."""
+    return {name: dict(state) for _, name, state in tasks(render.load(machine))}
 
 
 def paths(machine: str, state: str, *, every: bool = False) -> Iterator[Path]:
@@ -119,9 +121,11 @@ def walk(path: Path, definition: dict[str, Any] | None = None) -> str | None:
         path.error,
         times=None if path.lasting else 1,
         after=path.occurrence - 1,
-        performed=path.lost or (conditional and path.state in _DONE_BEFORE) or path.error == _ANNOUNCED_BEFORE,
+        performed=path.lost or (conditional and path.state in _DONE_BEFORE) or path.error in _ANNOUNCED_BEFORE,
     )
-    ends = path.lasting or not any(path.error in retrier["ErrorEquals"] for retrier in state.get("Retry", []))
+    # By what the error means, not by what the definition makes of it: what passes changes nothing.
+    passes = path.error in error_names.passing(state["Resource"]) | error_names.perhaps_passing(state["Resource"])
+    ends = path.lasting or not passes
     unreleased = path.state == "ReleaseLock" and ends and not conditional
     if path.machine == RUN:
         # The run cannot know that nobody is at work for it any more.
@@ -132,15 +136,20 @@ def walk(path: Path, definition: dict[str, Any] | None = None) -> str | None:
         unreleased = (
             unreleased or (ends and path.state in ("ReadLock", "CloseClaim", "StopTask")) or (path.lasting and path.state == "DescribeTask")
         )
-    untold = ends and path.state == "Announce" and path.error != _ANNOUNCED_BEFORE
+    untold = ends and path.state == "Announce" and path.error not in _ANNOUNCED_BEFORE
+    undisturbed = _undisturbed(path.machine, path.state)
     with mock_aws():
         cloud = make_cloud()
         if definition is not None:
             cloud.definitions[path.machine] = definition
+        if path.lasting and path.error in _UNKNOWN_EXECUTION:
+            cloud.forgets = True
         try:
             # An execution that never ends is an AssertionError of the interpreter.
             execution = _execute(cloud, path.machine, path.state, {path.state: fault})
             assert execution.states.count(path.state) > 0
+            if not ends and not path.lost:
+                assert _came_to(cloud, execution) == undisturbed, f"it came to {_came_to(cloud, execution)}"
             if path.machine == ANNOUNCE:
                 endings.assert_announced(cloud, execution, missed=path.state if ends and not conditional else None)
             else:
@@ -149,6 +158,19 @@ def walk(path: Path, definition: dict[str, Any] | None = None) -> str | None:
         except AssertionError as exc:
             return f"{path}: {exc}"
     return None
+
+
+def _came_to(cloud: Cloud, execution: Execution) -> tuple[str | None, ...]:
+    """The end of an execution, and what the run's record says of it."""
+    return (execution.error, *(record["status"]["S"] for record in cloud.records() if record["run_id"]["S"] == RUN_ID))
+
+
+@cache
+def _undisturbed(machine: str, state: str) -> tuple[str | None, ...]:
+    """What the same execution comes to where nothing fails."""
+    with mock_aws():
+        cloud = make_cloud()
+        return _came_to(cloud, _execute(cloud, machine, state))
 
 
 def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | None = None) -> Execution:
@@ -164,6 +186,8 @@ def _execute(cloud: Cloud, machine: str, state: str, faults: dict[str, Fault] | 
     if state in ("ReadLock", "DescribeHolder", "RecordSkipped", "TakeOverLock"):
         cloud.hold_lock()
         cloud.statuses[OTHER_EXECUTION] = "ABORTED" if state == "TakeOverLock" else "RUNNING"
+        if cloud.forgets:
+            del cloud.statuses[OTHER_EXECUTION]
     elif state in _CLOSERS:
         cloud.hold_lock()
         cloud.statuses[OTHER_EXECUTION] = "ABORTED"

@@ -17,6 +17,17 @@ _ADDED = frozenset({"partition", "range", "hash", "random", "uuid", "parse", "no
 FUNCTIONS = frozenset(jsonata.Jsonata.static_frame.bindings) - {"eval"} | _ADDED
 """What can be called without having been assigned. An assigned variable of one of these names hides the function."""
 
+# Source: docs.jsonata.org, "Functions" (version 2.1), and `_ADDED`. Not taken from the interpreter: it lags behind what AWS may run.
+_DOCUMENTED = (
+    "abs append assert average base64decode base64encode boolean ceil clone contains count decodeUrl decodeUrlComponent distinct "
+    "each encodeUrl encodeUrlComponent error eval exists filter floor formatBase formatInteger formatNumber fromMillis join keys "
+    "length lookup lowercase map match max merge millis min not now number pad parseInteger power random reduce replace reverse "
+    "round shuffle sift single sort split spread sqrt string substring substringAfter substringBefore sum toMillis trim type "
+    "uppercase zip"
+)
+BUILT_IN = _ADDED | frozenset(_DOCUMENTED.split())
+"""The names of JSONata's functions, with those that Step Functions adds. A variable of one of these names hides the function."""
+
 
 @dataclass(frozen=True)
 class Expression:
@@ -25,12 +36,16 @@ class Expression:
     Attributes:
         variables: names that it reads or calls and does not bind itself, JSONata's own functions among them; `$` is "" and `$$` is "$".
         bound: names that it binds with `:=`.
+        parameters: the names of its functions' parameters.
         states: the fields of `$states` that it reads; "" where it reads `$states` as a whole.
+        reads_context: whether it reads a bare name or `$` where there is no context: outside of paths and filters.
     """
 
     variables: frozenset[str]
     bound: frozenset[str]
+    parameters: frozenset[str]
     states: frozenset[str]
+    reads_context: bool
 
 
 def code(text: str) -> str | None:
@@ -54,7 +69,11 @@ def parse(source: str) -> Expression:
     return Expression(
         variables=frozenset(_free(root, frozenset())),
         bound=frozenset(node.lhs.value for node in _walk(root) if node.type == "bind"),
+        parameters=frozenset(
+            argument.value for node in _walk(root) if node.type == "lambda" for argument in _nodes(getattr(node, "arguments", None))
+        ),
         states=frozenset(_states_fields(root)),
+        reads_context=_reads_context(root),
     )
 
 
@@ -106,6 +125,20 @@ def _free(node: Any, bound: frozenset[str]) -> Iterator[str]:
     for key in ("predicate", "stages", "group"):
         for following in _nodes(getattr(node, key, None)):
             yield from _free(following, bound)
+
+
+def _reads_context(node: Any, without: bool = True) -> bool:
+    """Whether a node reads the context; `without` says that there is none here."""
+    if node.type in ("name", "wildcard", "descendant") or (node.type == "variable" and node.value == ""):
+        return without
+    if node.type == "path":
+        return _reads_context(node.steps[0], without) or any(_reads_context(step, False) for step in node.steps[1:])
+    if node.type == "lambda":
+        return _reads_context(node.body, without)
+    if node.type == "bind":
+        return _reads_context(node.rhs, without)
+    followed = {id(part) for key in ("predicate", "stages", "group") for part in _nodes(getattr(node, key, None))}
+    return any(_reads_context(child, without and id(child) not in followed) for child in _children(node))
 
 
 def _states_fields(root: Any) -> Iterator[str]:

@@ -55,9 +55,11 @@ OVERRIDES_LIMIT = 8192
 # Far more than any execution of the tests has to wait.
 MOST_WAITS = 150
 
-# Lambda did not run the function.
 REFUSED_CLAIM = LOCK_LOST.exit_code
-REFUSED_BY_LAMBDA = frozenset({"Lambda.TooManyRequestsException", "Lambda.ServiceException", "Lambda.ResourceNotReadyException"})
+# Lambda did not run the function: all that its model names.
+REFUSED_BY_LAMBDA = error_names.spelled("lambda", *error_names.modelled("lambda", "Invoke"))
+# A task whose state has run out of its time has been at work for longer than this.
+_TASK_SECONDS = 660
 
 Item = dict[str, Any]
 
@@ -74,7 +76,7 @@ def config(**changes: object) -> dict[str, Any]:
     """The CONFIG of an environment, as docs/architecture.md shows it."""
     step = {"on_failure": "fail", "timeout_seconds": 3600, "compute": "fargate", "on_timeout": "fail"}
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "analytics",
         "environment": ENVIRONMENT,
         "region": REGION,
@@ -104,7 +106,7 @@ def config(**changes: object) -> dict[str, Any]:
                 "schedule": "rate(1 hour)",
                 "timezone": "UTC",
                 "enabled": True,
-                "vars": {"day": "today", "depth": 1},
+                "vars": '{"day": "today", "depth": 1}',
                 "full_refresh": False,
                 "steps": [
                     {"name": "freshness", "commands": ["source freshness"], **step, "on_failure": "continue"},
@@ -288,6 +290,8 @@ class Cloud:
     waits: list[int] = field(default_factory=list)
     random: float = 0.5
     definitions: dict[str, Item] = field(default_factory=dict)
+    forgets: bool = False
+    """Whether the execution that holds the lock is one that Step Functions no longer knows."""
     start_date: str | float = EARLIER_AT
     """When any execution that is described began, as Step Functions puts it."""
     unprocessed: list[Sequence[str]] = field(default_factory=list)
@@ -329,6 +333,10 @@ class Cloud:
         """The run items of the environment."""
         return [item for item in self.items() if item["pk"]["S"] == f"ENV#{ENVIRONMENT}" and item["sk"]["S"].startswith("RUN#")]
 
+    def passes(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._elapsed += seconds
+
     def lock(self) -> Item | None:
         """The lock item."""
         return self._item("LOCK")
@@ -344,9 +352,15 @@ class Cloud:
         found: dict[str, Any] = json.loads(item["config"]["S"])
         return found
 
-    def hold_lock(self, owner: str = OTHER_EXECUTION, run_id: str = OTHER_RUN, lease_until: int = NOW_MILLIS // 1000 + 3600) -> None:
+    def hold_lock(
+        self,
+        owner: str = OTHER_EXECUTION,
+        run_id: str = OTHER_RUN,
+        lease_until: int = NOW_MILLIS // 1000 + 3600,
+        since: str = "2026-11-22T09:00:00.000Z",
+    ) -> None:
         """Has an execution hold the lock."""
-        self.put("LOCK", owner=owner, run_id=run_id, since="2026-11-22T09:00:00.000Z", lease_until=lease_until)
+        self.put("LOCK", owner=owner, run_id=run_id, since=since, lease_until=lease_until)
 
     def _interpret(self, name: str, given: object, faults: Mapping[str, Fault]) -> testing.Execution:
         calls: dict[str, int] = {}
@@ -405,6 +419,7 @@ class Cloud:
         result = _request(client, service, action, call.arguments)
         if changes_lock:
             self.containers.lock_moved(lock, self.lock())
+            self._lock_moved(lock, self.lock())
         if action == "publish":
             self._take_message(call.arguments)
         if action == "putMetricData":
@@ -412,6 +427,14 @@ class Cloud:
         if action == "batchGetItem" and self.unprocessed:
             return self._leave_unread(result, call.arguments)
         return result
+
+    def _lock_moved(self, before: Item | None, after: Item | None) -> None:
+        """Nobody loses a lock while its execution goes on and its lease lasts, but by its own doing."""
+        if before is None or before["owner"]["S"] == EXECUTION or before["owner"] == (after or {}).get("owner"):
+            return
+        live = self.statuses.get(before["owner"]["S"]) in ("RUNNING", "PENDING_REDRIVE")
+        if live and int(before["lease_until"]["N"]) >= NOW_MILLIS / 1000 + self._elapsed:
+            self.containers.violations.append(f"the lock of run {before['run_id']['S']}, which goes on, was taken")
 
     def _take_message(self, arguments: Item) -> None:
         """Amazon Q Developer shows what has its form, and drops everything else without a word."""
@@ -470,6 +493,8 @@ class Cloud:
         (strategy,) = arguments["CapacityProviderStrategy"]
         given = Started(container["Command"], environment, self.lock(), size, strategy["CapacityProvider"], does.outcome)
         began = self._perform(given, does)
+        if does.goes_on:
+            self._elapsed += _TASK_SECONDS
         if began.exit_code == REFUSED_CLAIM:
             raise testing.Failure("States.TaskFailed", containers.named(stopped(REFUSED_CLAIM), began))
         if does.error is not None:
@@ -595,7 +620,8 @@ def _request(client: Any, service: str, action: str, arguments: Item) -> Item:
     except ClientError as exc:
         error = exc.response["Error"]
         code = error["Code"] if error["Code"].endswith("Exception") else f"{error['Code']}Exception"
-        raise testing.Failure(f"{error_names.prefix(service)}.{code}", error["Message"]) from exc
+        name = f"{error_names.prefix(service)}.{code}"
+        raise testing.Failure(name if name in error_names.of_service(service) else error_names.base(service), error["Message"]) from exc
     except ParamValidationError as exc:
         raise AssertionError(f"{action} would not accept its arguments: {exc}") from exc
     result.pop("ResponseMetadata")

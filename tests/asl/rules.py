@@ -131,6 +131,13 @@ def input_is_named(machine: Machine) -> Found:
             yield place.where, "$$ has no value; read $states.input"
 
 
+def context_is_not_read(machine: Machine) -> Found:
+    """No expression reads a bare name or `$` at its top level, where Step Functions has no context and refuses the definition."""
+    for place, expression in _parsed(machine):
+        if expression.reads_context:
+            yield place.where, "there is no context here; begin with $states or a variable"
+
+
 def states_is_not_assigned(machine: Machine) -> Found:
     """Nobody assigns `states`: Step Functions does."""
     for name, assigned in _assigned(machine):
@@ -146,6 +153,16 @@ def states_has_the_field(machine: Machine) -> Found:
     for place, expression in _parsed(machine):
         for field in sorted(expression.states - place.states_fields):
             yield place.where, f"$states.{field} does not exist here" if field else "name the field of $states"
+
+
+def names_are_no_functions(machine: Machine) -> Found:
+    """No variable has the name of a function of JSONata: which of the two an expression means may change with its version."""
+    for name, assigned in _assigned(machine):
+        for variable in sorted(assigned & expressions.BUILT_IN):
+            yield name, f"${variable} is a function of JSONata; name the variable otherwise"
+    for place, expression in _parsed(machine):
+        for variable in sorted((expression.bound | expression.parameters) & expressions.BUILT_IN):
+            yield place.where, f"${variable} is a function of JSONata; name the variable otherwise"
 
 
 def variables_are_assigned(machine: Machine) -> Found:
@@ -212,6 +229,42 @@ def errors_have_one_place(machine: Machine) -> Found:
                 seen.update(entry["ErrorEquals"])
 
 
+def passing_errors_are_retried(machine: Machine) -> Found:
+    """What is over after a moment ends no Task: every error of that kind, by each of its names, and the base class of what has no name."""
+    for _, name, state in tasks(machine.definition):
+        retried = {error for retrier in state.get("Retry", []) for error in retrier["ErrorEquals"]}
+        try:
+            missing = error_names.passing(state["Resource"]) | error_names.perhaps_passing(state["Resource"])
+        except KeyError:
+            continue  # resources_are_known says it.
+        for error in sorted(missing - retried):
+            yield name, f"{error} may pass, and is not retried"
+
+
+def errors_are_spelled_in_full(machine: Machine) -> Found:
+    """Where a name decides, it stands in all its spellings: ExecutionDoesNotExist, and with the suffix that Step Functions gives it."""
+    for key in ("Retry", "Catch"):
+        for name, state in _with_errors(machine, key):
+            if state["Type"] != "Task":
+                continue
+            try:
+                service, _ = error_names.integration(state["Resource"])
+            except KeyError:
+                continue  # resources_are_known says it.
+            for position, entry in enumerate(state[key]):
+                given = set(entry["ErrorEquals"])
+                for spellings in error_names.spellings(service):
+                    if given & spellings and not given >= spellings:
+                        yield f"{name}.{key}[{position}]", f"{', '.join(sorted(spellings - given))} is the same error"
+
+
+def failures_are_caught(machine: Machine) -> Found:
+    """Every Task has an answer to whatever it may fail with."""
+    for _, name, state in tasks(machine.definition):
+        if not any(error_names.CATCH_ALL in catcher["ErrorEquals"] for catcher in state.get("Catch", [])):
+            yield name, "no Catch of States.ALL"
+
+
 def error_names_are_known(machine: Machine) -> Found:
     """Every error in a Retry or Catch exists, and can come from that state's own integration."""
     for key in ("Retry", "Catch"):
@@ -244,9 +297,6 @@ def failures_are_answered(machine: Machine) -> Found:
     for scope, name, state in tasks(machine.definition):
         if name in answered:
             continue
-        catchers = [catcher for catcher in state.get("Catch", []) if error_names.CATCH_ALL in catcher["ErrorEquals"]]
-        if not catchers:
-            yield name, "no Catch of States.ALL"
         for catcher in state.get("Catch", []):
             if name in recorders and catcher["ErrorEquals"] == [error_names.RECORDED_ALREADY]:
                 continue
@@ -360,14 +410,19 @@ RULES: tuple[Rule, ...] = (
     expressions_parse,
     eval_is_not_called,
     input_is_named,
+    context_is_not_read,
     states_is_not_assigned,
     states_has_the_field,
+    names_are_no_functions,
     variables_are_assigned,
     inner_names_are_new,
     catch_all_is_last,
     retries_name_errors,
     retries_are_bounded,
     errors_have_one_place,
+    passing_errors_are_retried,
+    errors_are_spelled_in_full,
+    failures_are_caught,
     error_names_are_known,
     typed_errors_are_known,
     failures_are_answered,

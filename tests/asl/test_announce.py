@@ -351,7 +351,7 @@ def test_without_chat_nothing_is_published_there(cloud: Cloud) -> None:
 def test_what_cannot_be_told_keeps_nothing_else_from_being_told_and_shows(cloud: Cloud, state: str) -> None:
     leave(cloud, FAILED, node("model.shop.orders", owner={"S": "finance"}))
     execution = cloud.announce(RUN_KEY, {state: Fault("Unheard.Of", "told to fail")})
-    named = "TellOwners" if state == "TellOwner" else state
+    named = "TellOwner: finance" if state == "TellOwner" else state
     assert (execution.error, execution.cause) == ("Dbt.RunnerError", f"{named}: Unheard.Of: told to fail")
     assert len(cloud.metrics) == (0 if state == "Measure" else 1)
     assert (cloud.published == []) is (state == "Publish")
@@ -361,6 +361,13 @@ def test_what_cannot_be_told_keeps_nothing_else_from_being_told_and_shows(cloud:
     )
     assert len(cloud.chats) == (0 if state == "TellChat" else 1)
     assert (job(cloud) is None) is (state == "RecordJob")
+
+
+def test_owner_who_cannot_be_told_keeps_the_others_from_nothing(cloud: Cloud) -> None:
+    leave(cloud, FAILED, *(node(f"model.shop.{owner}", owner={"S": owner}) for owner in ("finance", "sales", "stock")))
+    execution = cloud.announce(RUN_KEY, {"TellOwner": Fault("Unheard.Of", "told to fail", times=1)})
+    assert (execution.error, execution.cause) == ("Dbt.RunnerError", "TellOwner: finance: Unheard.Of: told to fail")
+    assert [attributes(message).get("owner") for message in cloud.notifications] == [None, "sales", "stock"]
 
 
 @pytest.mark.parametrize("record", [None, {**ENDED, "status": "RUNNING"}], ids=["none", "open"])

@@ -84,6 +84,37 @@ def test_task_that_ecs_has_forgotten_has_ended(cloud: Cloud) -> None:
     assert_failed(cloud, cloud.run(BUILD), "Dbt.Timeout")
 
 
+@pytest.mark.parametrize(("by", "unseen"), [("run", 1), ("run", 2), ("finalize", 1), ("finalize", 5), ("next run", 1), ("next run", 5)])
+def test_task_that_ecs_does_not_know_yet_has_not_ended(cloud: Cloud, by: str, unseen: int) -> None:
+    """DescribeTasks is eventually consistent: what has just begun may be MISSING, and is at work."""
+    cloud.containers.unseen = unseen
+    if by == "run":
+        cloud.attempts["1"] = timed_out()
+        assert_failed(cloud, cloud.run(BUILD), "Dbt.Timeout")
+    elif by == "finalize":
+        cloud.put(RUN_KEY, **OPEN)
+        cloud.hold_lock(EXECUTION, RUN_ID)
+        cloud.containers.start(containers.key(RUN_ID, 1, "build", 1))
+        assert cloud.finalize(event(status="ABORTED")).error is None and cloud.lock() is None
+    else:
+        cloud.hold_lock()
+        cloud.statuses[OTHER_EXECUTION] = "ABORTED"
+        cloud.containers.start(containers.key(OTHER_RUN, 1, "build", 1))
+        assert_succeeded(cloud, cloud.run(BUILD))
+    assert cloud.containers.violations == []
+
+
+def test_young_task_that_ecs_never_knows_keeps_the_lock(cloud: Cloud) -> None:
+    """Three minutes of waiting are no proof of the end of what began a moment ago."""
+    cloud.put(RUN_KEY, **OPEN)
+    cloud.hold_lock(EXECUTION, RUN_ID)
+    cloud.containers.start(containers.key(RUN_ID, 1, "build", 1))
+    cloud.containers.unseen = 1000
+    finalized = cloud.finalize(event(status="ABORTED"))
+    assert finalized.error is None and "could not be seen to stop" in dict(finalized.output)["lock"]
+    assert cloud.lock() is not None
+
+
 def test_task_that_cannot_be_seen_to_stop_keeps_the_lock(cloud: Cloud) -> None:
     """finalize comes to the same end, and says so; so does each run after it, until the task is gone."""
     cloud.attempts["1"] = timed_out("never")
@@ -146,7 +177,7 @@ def test_what_is_known_to_have_stopped_is_not_asked_for(cloud: Cloud) -> None:
 
 
 def test_invocation_that_outlives_its_state_is_waited_for(cloud: Cloud) -> None:
-    execution = cloud.run(ON_LAMBDA, {"InvokeFunction": Fault("Lambda.SdkClientException", "connection reset", times=1, performed=True)})
+    execution = cloud.run(ON_LAMBDA, {"InvokeFunction": Fault("Unheard.Of", "connection reset", times=1, performed=True)})
     record = assert_failed(cloud, execution, "Dbt.RunnerError")
     assert "connection reset" in record["cause"]["S"]
     assert 900 <= sum(cloud.waits) <= 906 and cloud.containers.stops == []
@@ -179,9 +210,10 @@ def test_finalize_frees_the_lock_when_the_task_has_stopped(cloud: Cloud, status:
     cloud.put(RUN_KEY, **OPEN)
     cloud.hold_lock(EXECUTION, RUN_ID)
     cloud.containers.start(containers.key(RUN_ID, 1, "build", 1), ending=ending)
+    cloud.passes(600)
     finalized = cloud.finalize(event(status=status))
     assert finalized.error is None and cloud.lock() is None and cloud.containers.violations == []
-    assert tuple(s for s in finalized.states if s in LOOKING) == LOOKING
+    assert tuple(s for s in finalized.states if s in LOOKING) == LOOKING + LOOKING[-3:] * (2 if ending == "forgotten" else 0)
     assert cloud.announced == {RUN_ID: RUN_KEY} and "lock" not in dict(finalized.output)
 
 

@@ -91,7 +91,7 @@ def test_step_of_a_job_runs_on_fargate_where_the_function_is_gone(cloud: Cloud) 
         (OUT_OF_MEMORY, "Dbt.OutOfMemory", "the function has 2048 MiB"),
         (Attempt(None, "Runtime.ExitError", "exit status 1"), "Dbt.RunnerError", "exit status 1"),
         (Attempt(None, "TypedError", "Dbt.RunnerError: the event must be"), "Dbt.RunnerError", "the event must be"),
-        (Attempt(None, "Lambda.SdkClientException", "connection reset"), "Dbt.RunnerError", "connection reset"),
+        (Attempt(None, "Unheard.Of", "connection reset"), "Dbt.RunnerError", "connection reset"),
         (Attempt(None, "Lambda.AccessDeniedException", "no identity-based policy"), "Dbt.RunnerError", "no identity-based policy"),
         (Attempt(None), "Dbt.RunnerError", "no outcome"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -85,9 +86,47 @@ def test_lock_of_a_dead_owner_is_taken_over(cloud: Cloud, status: str | None, po
     assert_succeeded(cloud, execution)
     assert "TakeOverLock" in execution.states
     assert cloud.waits == []
+    asked = [call.state for call in execution.calls].count("DescribeHolder")
+    assert asked == (4 if status is None else 1), "that an execution does not exist is asked more than once"
     lock = cloud.started[0].lock
     assert lock is not None and lock["lease_until"] == {"N": str(NOW_MILLIS // 1000 + 14400 + 900)}
     assert lock["run_id"] == {"S": RUN_ID}
+
+
+@pytest.mark.parametrize("name", ["Sfn.ExecutionDoesNotExist", "Sfn.ExecutionDoesNotExistException"])
+@pytest.mark.parametrize("times", [1, 2, 3, None])
+@pytest.mark.parametrize("policy", ["skip", "queue", "fail"])
+def test_holder_that_step_functions_does_not_know_yet_keeps_its_lock(cloud: Cloud, policy: str, times: int | None, name: str) -> None:
+    """DescribeExecution is eventually consistent: two jobs are due at the same minute, and the second asks for the first."""
+    overlap(cloud, policy)
+    cloud.hold_lock(since=NOW)
+    cloud.statuses[OTHER_EXECUTION] = "RUNNING"
+    cloud.on_wait = lambda: cloud.delete("LOCK") if len(cloud.waits) == 2 else None
+    execution = cloud.run(HOURLY, {"DescribeHolder": Fault(name, "Execution Does Not Exist", times=times)})
+    assert "TakeOverLock" not in execution.states and cloud.containers.violations == []
+    if policy == "skip":
+        assert_skipped(cloud, execution)
+    elif policy == "fail":
+        assert_failed(cloud, execution, "Dbt.EnvironmentBusy")
+    else:
+        assert_succeeded(cloud, execution)
+        assert len(cloud.waits) == 2
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0, False), (299, False), (300, True), (86400, True)])
+def test_unknown_holder_counts_as_dead_when_it_has_held_the_lock_for_five_minutes(cloud: Cloud, seconds: int, taken: bool) -> None:
+    since = datetime.fromisoformat(NOW) - timedelta(seconds=seconds)
+    cloud.hold_lock(since=since.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+    execution = cloud.run(HOURLY)
+    assert ("TakeOverLock" in execution.states) is taken
+    assert execution.output == {**dict(execution.output), "status": "SUCCEEDED" if taken else "SKIPPED"}
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_live_holder_that_is_not_found_for_a_moment_keeps_a_lock_of_any_age(cloud: Cloud, times: int) -> None:
+    held(cloud, "RUNNING")
+    fault = Fault("Sfn.ExecutionDoesNotExist", "Execution Does Not Exist", times=times)
+    assert_skipped(cloud, cloud.run(HOURLY, {"DescribeHolder": fault}))
 
 
 def test_lease_that_has_ended_needs_no_owner(cloud: Cloud) -> None:

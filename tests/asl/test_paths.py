@@ -30,6 +30,7 @@ from asl.fakes import (
     fails,
     stopped,
 )
+from dbt_runner import variables
 from dbt_runner.errors import ERRORS
 
 HOURLY = {"job": "hourly"}
@@ -96,7 +97,8 @@ def test_record_is_open_with_the_whole_request_while_containers_run(cloud: Cloud
         "reason": "ticket 123",
         "trigger": "cli",
         "steps": config()["jobs"]["hourly"]["steps"],
-        "vars": {"day": "today", "depth": 1},
+        "vars": "{}",
+        "job_vars": '{"day": "today", "depth": 1}',
         "full_refresh": False,
     }
 
@@ -104,7 +106,7 @@ def test_record_is_open_with_the_whole_request_while_containers_run(cloud: Cloud
 def test_request_wins_over_the_job(cloud: Cloud) -> None:
     execution = cloud.run({**HOURLY, "vars": {"day": "2026-11-22"}, "full_refresh": True, "release": "1.4.1"})
     record = assert_succeeded(cloud, execution)
-    assert request_of(record)["vars"] == {"day": "2026-11-22", "depth": 1}
+    assert variables.of_record(request_of(record)) == {"day": "2026-11-22", "depth": 1}
     assert request_of(record)["full_refresh"] is True
     assert record["release"]["S"] == "1.4.1"
 
@@ -116,7 +118,7 @@ def test_steps_of_a_request_get_the_defaults(cloud: Cloud) -> None:
     assert request_of(record) == {
         "steps": [{**STEP, "on_failure": "fail", "timeout_seconds": 14400, "compute": "fargate", "on_timeout": "fail"}],
         "reason": "ticket 123",
-        "vars": {},
+        "vars": "{}",
         "full_refresh": False,
     }
     assert steps(record) == [("health_check", "SUCCEEDED", None), ("fix", "SUCCEEDED", None)]
@@ -347,7 +349,10 @@ REFUSED = {
     "release that is a number": Refused({**HOURLY, "release": 1.4}, "release: must be the version", "release: "),
     "release that is a path": Refused({**HOURLY, "release": "../1.4.2"}, "release: must be the version", "release: "),
     "release that is empty": Refused({**HOURLY, "release": ""}, "release: must be the version", "release: "),
-    "vars that are text": Refused({**HOURLY, "vars": "day: today"}, "vars: must be a JSON object", "vars: "),
+    "vars that are a number": Refused({**HOURLY, "vars": 1}, "vars: must be a JSON object", "vars: "),
+    "vars with a number of 17 digits": Refused(
+        {**HOURLY, "vars": {"a": [12345678901234567]}}, "vars: a number has more than 15", "vars: ", by_schema=False
+    ),
     "vars that are a list": Refused({**HOURLY, "vars": []}, "vars: must be a JSON object", "vars: "),
     "full_refresh in words": Refused({**HOURLY, "full_refresh": "yes"}, "full_refresh: must be true or false", "full_refresh: "),
     "defer_to that is a number": Refused({**HOURLY, "defer_to": 1.4}, "defer_to: must be the version", "defer_to: "),

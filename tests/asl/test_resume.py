@@ -30,7 +30,7 @@ def test_run_does_the_rest_of_another_on_its_release_with_its_steps(cloud: Cloud
         **RESUME,
         "job": "hourly",
         "steps": STEPS,
-        "vars": {"day": "yesterday"},
+        "vars": '{"day":"yesterday"}',
         "full_refresh": True,
     }
 
@@ -61,7 +61,7 @@ def test_run_of_steps_has_no_job(cloud: Cloud) -> None:
     record = assert_succeeded(cloud, cloud.run({"resume": OTHER_RUN}))
     assert "job" not in record
     request = json.loads(record["request"]["S"])
-    assert (request["vars"], request["full_refresh"], "job" in request) == ({}, False, False)
+    assert (request["vars"], request["full_refresh"], "job" in request) == ("{}", False, False)
 
 
 def test_step_that_was_allowed_to_fail_is_run_again(cloud: Cloud) -> None:
@@ -99,5 +99,7 @@ def test_run_that_leaves_nothing_to_do_is_refused(cloud: Cloud, attributes: dict
 
 def test_run_that_nobody_knows_is_refused(cloud: Cloud) -> None:
     assert OTHER_EXECUTION not in cloud.statuses
-    record = assert_failed(cloud, cloud.run(RESUME), "Dbt.InvalidRequest")
+    execution = cloud.run(RESUME)
+    record = assert_failed(cloud, execution, "Dbt.InvalidRequest")
     assert record["cause"]["S"].startswith("resume: environment prod has no run other")
+    assert [call.state for call in execution.calls].count("DescribeResumed") == 3

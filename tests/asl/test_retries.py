@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asl import render
+from asl import error_names, render
 from asl.endings import MOST_STARTS, assert_failed, assert_succeeded, steps
 from asl.fakes import SUCCEEDS, Attempt, Cloud, Fault, Item, dies, fails, stopped
 from dbt_runner.errors import ERRORS, ErrorKind
@@ -21,8 +21,9 @@ UNAVAILABLE = fails("Dbt.WarehouseUnavailable", 20, "connection refused")
 OUT_OF_MEMORY = fails("Dbt.OutOfMemory", 41, "4.0 of 4.0 GiB were in use")
 NO_IMAGE = dies(stopped(None, code="TaskFailedToStart", reason="CannotPullContainerError: i/o timeout"))
 NO_CAPACITY = Attempt(None, "ECS.AmazonECSException", "Capacity is unavailable at this time")
-PASSING = ["AmazonECS.Unknown", "ECS.AmazonECSException", "ECS.ServerException", "ECS.ThrottlingException"]
-DOUBTFUL = ["ECS.ClientException", "ECS.InvalidParameterException"]
+RUN_TASK = "arn:aws:states:::ecs:runTask.sync"
+PASSING = sorted(error_names.passing(RUN_TASK))
+DOUBTFUL = sorted(error_names.perhaps_passing(RUN_TASK))
 each_place = pytest.mark.parametrize("place", [0, BUILD])
 each_state = pytest.mark.parametrize(("state", "place"), [("HealthCheck", 0), ("RunStep", BUILD)])
 at_both_ends = pytest.mark.parametrize("random", [0.0, 0.999999999])
@@ -259,7 +260,6 @@ def test_spot_without_capacity_is_left_for_that_attempt(cloud: Cloud, place: int
     [
         "ECS.AccessDeniedException",
         "ECS.ClusterNotFoundException",
-        "ECS.SdkClientException",
         "States.TaskFailed",
         "States.Timeout",
         "States.Permissions",
@@ -268,7 +268,7 @@ def test_spot_without_capacity_is_left_for_that_attempt(cloud: Cloud, place: int
     ],
 )
 @each_state
-def test_call_that_may_have_started_a_task_or_never_will_is_not_repeated(cloud: Cloud, state: str, place: int, error: str) -> None:
+def test_call_that_will_never_start_a_task_is_not_repeated(cloud: Cloud, state: str, place: int, error: str) -> None:
     execution = cloud.run({"steps": [{"name": "build", "commands": ["build"]}]}, {state: Fault(error)})
     assert_failed(cloud, execution, "Dbt.Timeout" if error == "States.Timeout" else "Dbt.RunnerError")
     assert [call.state for call in execution.calls].count(state) == 1

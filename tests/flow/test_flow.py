@@ -126,13 +126,26 @@ def test_a_step_may_fail_without_failing_the_run(stack: Stack) -> None:
     ]
 
 
+# What JSONata would round, and what YAML 1.1 reads otherwise.
+VARS = {
+    "a flag": True,
+    "quote": 'it\'s "so"',
+    "small": 0.00001,
+    "whole": 1.0,
+    "long": 12345678901234567890,
+    "emoji": "\U0001f600",
+    "word": "no",
+    "none": None,
+}
+
+
 def test_vars_and_full_refresh_reach_dbt(stack: Stack) -> None:
-    document = {"steps": [step("run --select fast")], "vars": {"a flag": True, "quote": 'it\'s "so"'}, "full_refresh": True}
+    document = {"steps": [step("run --select fast")], "vars": json.dumps(VARS), "full_refresh": True}
     execution, record = stack.run("local", document)
     assert execution["status"] == "SUCCEEDED"
     key = record["artifacts"] + "only/1/run_results.json"
     arguments = json.loads(stack.client("s3").get_object(Bucket=stack.config("local").bucket, Key=key)["Body"].read())["args"]
-    assert (arguments["vars"], arguments["full_refresh"]) == (document["vars"], True)
+    assert (arguments["vars"], arguments["full_refresh"]) == (VARS, True)
 
 
 def test_a_missing_release_ends_the_run_before_dbt_starts(stack: Stack) -> None:
@@ -152,7 +165,7 @@ def test_a_missing_release_ends_the_run_before_dbt_starts(stack: Stack) -> None:
         ({"job": 5}, "job"),
         ({"job": "weekly"}, "job"),
         ({"job": "hourly", "colour": "red"}, "colour"),
-        ({"job": "hourly", "vars": "x"}, "vars"),
+        ({"job": "hourly", "vars": ["x"]}, "vars"),
         ({"job": "hourly", "release": "../../etc"}, "release"),
         ({"job": "hourly", "full_refresh": "yes"}, "full_refresh"),
         ({"job": "hourly", "reason": {}}, "reason"),

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from asl import render
+from asl.test_variables import TELLING, same
+from dbt_runner import variables
 from dbt_runner.local.emulator import Emulator
 from local.support import World
 
@@ -65,7 +67,7 @@ def test_step_that_ran_out_of_memory_succeeds_with_more_of_it(containers: World)
     definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "announce": announce})
 
     machine = world.machine(definition["States"], TimeoutSeconds=60)
-    given = {"release": "1.0.0", "steps": [{"name": "build", "commands": ["build"]}]}
+    given = {"release": "1.0.0", "steps": [{"name": "build", "commands": ["build"]}], "vars": json.dumps(TELLING)}
     execution = world.ended(world.start(machine, given, name="r1"), seconds=30)
 
     assert execution["status"] == "SUCCEEDED", (execution.get("error"), execution.get("cause"))
@@ -78,6 +80,12 @@ def test_step_that_ran_out_of_memory_succeeds_with_more_of_it(containers: World)
         ExpressionAttributeValues={":pk": environment["pk"], ":run": {"S": "RUN#"}},
     )["Items"]
     assert [record["status"]["S"] for record in found] == ["SUCCEEDED"]
+    assert same(variables.of_record(json.loads(found[0]["request"]["S"])), TELLING), "the variables are what the caller wrote"
+
+    # The same number in an object: this engine would round it, too.
+    execution = world.ended(world.start(machine, {**given, "vars": {"deep": [TELLING["16 digits"]]}}, name="r2"), seconds=30)
+    assert (execution["status"], execution["error"]) == ("FAILED", "Dbt.InvalidRequest")
+    assert "more than 15 digits" in execution["cause"]
     [step] = json.loads(found[0]["steps"]["S"])
     assert (step["step"], step["status"], step["attempts"], step["error"]) == ("build", "SUCCEEDED", 2, None)
     announced = world.execution(f"{announce.replace(':stateMachine:', ':execution:')}:r1")

@@ -119,7 +119,7 @@ def config_of(environment: str) -> dict[str, Any]:
     role = f"arn:aws:iam::{ACCOUNT}:role/analytics-{environment}"
     ecs = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "analytics",
         "environment": environment,
         "region": REGION,
@@ -149,7 +149,7 @@ def config_of(environment: str) -> dict[str, Any]:
                 "schedule": "rate(1 hour)",
                 "timezone": "UTC",
                 "enabled": True,
-                "vars": {},
+                "vars": "{}",
                 "full_refresh": False,
                 "steps": [
                     {

@@ -182,7 +182,7 @@ def test_a_tree_that_does_not_parse_is_reported_like_any_other_failure(
     ("arguments", "says"),
     [
         (["--schema-suffix", "PR-7"], "schema_suffix: "),
-        (["--schema-suffix", "pr_7", "--vars", "[]"], "--vars: give a JSON object"),
+        (["--schema-suffix", "pr_7", "--vars", "[]"], "--vars: must be a JSON object"),
         (["--schema-suffix", "pr_7", "-c", "clean"], "steps[0].commands[0]: "),
     ],
 )

@@ -132,7 +132,8 @@ def test_a_bad_version_is_refused_before_aws_is_asked(store: Store) -> None:
 
 @pytest.mark.parametrize("vars_", ["[]", "{day: 1}", "1"])
 def test_variables_that_are_no_object_are_refused_before_aws_is_asked(store: Store, vars_: str) -> None:
-    assert error("publish", "--version", "1", "--vars", vars_).message.startswith("--vars: give a JSON object")
+    message = error("publish", "--version", "1", "--vars", vars_).message
+    assert message.startswith("--vars: ") and message.endswith('such as {"day": "2026-11-22"}')
 
 
 def test_the_warehouse_of_the_environment_decides_the_adapter(settings: Store, environment: dict[str, Any], tmp_path: Path) -> None:

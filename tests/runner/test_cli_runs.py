@@ -46,6 +46,7 @@ def stepfunctions(store: Store, environment: dict[str, Any], monkeypatch: pytest
 @pytest.fixture
 def call(store: Store, stepfunctions: LiveAlias, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Calls dbt-runner on the tests' environment."""
+    monkeypatch.setattr(runs, "_PAUSES_BEFORE_UNKNOWN", (0.0, 0.0))
     monkeypatch.setenv("DBT_RUNNER_TABLE", store.table)
     monkeypatch.setenv("DBT_RUNNER_ENVIRONMENT", "prod")
     monkeypatch.setenv("FORCE_COLOR", "1")  # not even this may colour what is no terminal
@@ -241,7 +242,7 @@ def test_start_asks_for_what_its_options_say(call: Call, stepfunctions: LiveAlia
     assert request_of(stepfunctions, "my-run") == {
         "job": "hourly",
         "release": "1.4.1",
-        "vars": {"day": "2026-11-22"},
+        "vars": '{"day": "2026-11-22"}',
         "full_refresh": True,
         "reason": "ticket 123",
         "trigger": "cli",
@@ -272,7 +273,7 @@ def test_start_says_how_the_run_can_be_followed(call: Call, stepfunctions: LiveA
         (("--step", "fix:"), "give a name and a command"),
         (("--step", "Fix: run"), r"steps\[0\].name"),
         (("--step", "fix: rm -rf"), r"steps\[0\].commands\[0\]"),
-        (("--job", "hourly", "--vars", "day=1"), "--vars is not JSON"),
+        (("--job", "hourly", "--vars", "day=1"), "--vars: is not JSON"),
         (("--job", "hourly", "--vars", "[1]"), "vars"),
         (("--job", "hourly", "--release", "../x"), "release"),
         (("--job", "hourly", "--reason", "x" * 501), "reason"),

@@ -40,8 +40,9 @@ def test_what_is_no_configuration_is_refused(text: str) -> None:
     assert "terraform apply" in refused(RUNNER_ERROR, lambda: config.parse(text))
 
 
-def test_a_configuration_of_another_schema_is_refused_before_it_is_read(environment: dict[str, Any]) -> None:
-    assert "schema 2" in refused(RUNNER_ERROR, lambda: config.parse('{"schema": 2}'))
+@pytest.mark.parametrize("schema", [1, 3])
+def test_a_configuration_of_another_schema_is_refused_before_it_is_read(environment: dict[str, Any], schema: int) -> None:
+    assert f"schema {schema}" in refused(RUNNER_ERROR, lambda: config.parse(f'{{"schema": {schema}}}'))
 
 
 def test_every_key_that_the_runner_needs_is_named_when_it_is_missing(environment: dict[str, Any]) -> None:

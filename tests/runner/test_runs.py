@@ -242,8 +242,29 @@ def test_a_run_that_does_not_exist_is_the_callers_error(
     store: Store, stepfunctions: Any, config: EnvironmentConfig, reference: str, message: str
 ) -> None:
     with pytest.raises(TypedError, match=message) as caught:
-        runs.find_run(store, stepfunctions, config, reference)
+        runs.find_run(store, stepfunctions, config, reference, sleep=lambda _: None)
     assert caught.value.kind is INVALID_REQUEST
+
+
+@pytest.mark.parametrize("unknown_for", [1, 2])
+def test_a_run_that_has_just_been_started_is_found_though_it_is_unknown_for_a_moment(
+    store: Store, stepfunctions: Any, config: EnvironmentConfig, monkeypatch: pytest.MonkeyPatch, unknown_for: int
+) -> None:
+    """DescribeExecution is eventually consistent."""
+    runs.start_run(stepfunctions, config, {"job": "hourly"}, "my-run")
+    described, slept = executions.describe, list[float]()
+    monkeypatch.setattr(runs, "describe", lambda *it: described(*it) if len(slept) >= unknown_for else None)
+    found = runs.find_run(store, stepfunctions, config, "my-run", sleep=slept.append)
+    assert (found.run_id, found.status, len(slept)) == ("my-run", "STARTING", unknown_for)
+
+
+def test_the_id_of_a_run_that_is_unknown_for_a_moment_is_not_called_that_of_an_ended_one(
+    stepfunctions: Any, config: EnvironmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.start_run(stepfunctions, config, {"job": "hourly"}, "my-run")
+    monkeypatch.setattr(runs, "describe", lambda *_: None)
+    with pytest.raises(TypedError, match="my-run is the id of another run"):
+        runs.start_run(stepfunctions, config, {"job": "hourly", "full_refresh": True}, "my-run")
 
 
 @pytest.mark.parametrize("request_", ["no JSON at all", "[1, 2]", '{"steps": "all of them", "vars": 3}', '{"steps": [1, {"name": 2}]}'])

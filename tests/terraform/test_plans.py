@@ -105,8 +105,6 @@ def test_config_has_the_keys_that_the_architecture_page_shows(config: Any) -> No
 def test_config_says_what_was_given(config: Any) -> None:
     given = json.loads((Path(__file__).parent / "inputs" / "state_machine.tfvars.json").read_text())
     expected = given["settings"]
-    for job in expected["jobs"].values():
-        job["vars"] = json.loads(job["vars"])
     assert {key: config[key] for key in expected} == expected
     assert (config["ecs"], config["lambda"]) == (given["ecs"], given["function"])
     assert config["roles"] == {role: given["roles"][role] for role in ("states", "task", "warehouse", "execution")}
@@ -128,6 +126,36 @@ def test_config_can_be_read_by_the_runner(config: Any) -> None:
 
     parsed = parse(json.dumps(config))
     assert (parsed.environment, parsed.warehouse.type, parsed.jobs["hourly"]["steps"][0]["commands"]) == ("prod", "postgres", ["build"])
+
+
+def matches(pattern: list[Any], value: str) -> bool:
+    """Whether a field of an event is one of a pattern's values, or begins like one of its prefixes."""
+    return any(value.startswith(item["prefix"]) if isinstance(item, dict) else value == item for item in pattern)
+
+
+@pytest.mark.parametrize(
+    ("behind", "heard"),
+    [("", True), (":live", True), (":7", True), ("-finalize", False), ("-announce", False), ("-eu", False), ("-eu:live", False)],
+)
+def test_finalize_hears_of_runs_of_the_machine_its_versions_and_its_alias_alone(
+    state_machine: tftest.TerraformPlanOutput, behind: str, heard: bool
+) -> None:
+    planned = resources(state_machine)
+    pattern = json.loads(planned["aws_cloudwatch_event_rule.finalize"]["values"]["event_pattern"])["detail"]["stateMachineArn"]
+    machine = json.loads((Path(__file__).parent / "inputs" / "state_machine.tfvars.json").read_text())["arns"]["state_machine"]
+    assert matches(pattern, f"{machine}{behind}") is heard
+
+
+def test_services_that_the_key_must_admit_are_named_at_plan(two_environments: tftest.TerraformPlanOutput) -> None:
+    (check,) = (c for c in two_environments["checks"] if c["address"]["to_display"] == "check.kms_key_admits_services")
+    assert check["status"] == "fail", "kms_key_services lists one of the two"
+    message = check["instances"][0]["problems"][0]["message"]
+    assert "must admit cloudwatch.amazonaws.com (variables.tf" in message and "no alarm reaches its topic" in message
+
+
+def test_a_deployment_without_a_key_of_its_own_is_warned_of_none(minimal: tftest.TerraformPlanOutput) -> None:
+    (check,) = (c for c in minimal["checks"] if c["address"]["to_display"] == "check.kms_key_admits_services")
+    assert check["status"] == "pass"
 
 
 def test_schedules_and_the_rule_start_what_is_created_here(state_machine: tftest.TerraformPlanOutput) -> None:

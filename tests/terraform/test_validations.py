@@ -269,6 +269,10 @@ CASES = [
     Case("iam.name_prefix", "a b", "iam.name_prefix may hold"),
     Case("iam.permissions_boundary", "boundary", "must be the ARN of a managed policy"),
     *(
+        Case("kms_key_services", [bad], f"kms_key_services must be service principals, such as cloudwatch.amazonaws.com: {bad}.")
+        for bad in ("cloudwatch", "*", "arn:aws:iam::123456789012:root")
+    ),
+    *(
         Case("kms_key_arn", bad, "must be the ARN of a key")
         for bad in ("", "alias/dbt", *(f"arn:aws:kms:eu-central-1:123456789012:{key}" for key in ("alias/dbt", "key/*")))
     ),

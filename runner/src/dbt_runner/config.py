@@ -10,7 +10,7 @@ from typing import Any
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.store import CONFIG, Store, environment_pk
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dbt_runner.run_records import Outcome, Run
 # Fargate bills from the image pull, and a minute at least. The records begin when the runner does.
 START_SECONDS = 30.0
 _LEAST_SECONDS = 60.0
-_FINALIZE_TRANSITIONS = 7
+_FINALIZE_TRANSITIONS = 8
 _ANNOUNCE_TRANSITIONS, _ANNOUNCE_FAILURE_TRANSITIONS = 8, 14
 _PRICES = Path(__file__).with_name("prices.json")
 

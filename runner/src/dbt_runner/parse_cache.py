@@ -12,7 +12,9 @@ import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from dbt_runner import variables
 from dbt_runner.errors import TypedError
 from dbt_runner.events import Parsed
 from dbt_runner.logs import JsonLog
@@ -51,7 +53,7 @@ class ParseCache:
         self._mask = mask
         self._path = folder / FILE
         self._etag: str | None = None
-        comes_again = asked.vars in [{}, *(job["vars"] for job in asked.config.jobs.values())] and not target.schema_suffix
+        comes_again = not target.schema_suffix and (not asked.vars or asked.vars in map(_vars_of, asked.config.jobs.values()))
         self._key = _key(asked, release, target) if comes_again else None
 
     def fetch(self) -> None:
@@ -97,6 +99,14 @@ class ParseCache:
             self._log.warning("the parse cache could not be written: the next run parses the whole project", error=repr(exc))
             return NONE
         return RENEWED if self._etag else MADE
+
+
+def _vars_of(job: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A job's variables; None where they cannot be read, which is that job's to say."""
+    try:
+        return variables.of_input(job["vars"])
+    except TypedError:
+        return None
 
 
 def _key(asked: AttemptRequest, release: Release, target: Target) -> str | None:

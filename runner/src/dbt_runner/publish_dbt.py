@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dbt_runner import variables
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
 from dbt_runner.publisher import Publisher
 from dbt_runner.release_parse import REFUSED, ParseSpec, Report
@@ -40,7 +41,7 @@ class Dbt:
     def __init__(self, folder: Path, adapter: str, connection: Mapping[str, Any], vars: Mapping[str, Any], publisher: Publisher) -> None:
         self._folder = folder
         self._publisher = publisher
-        self._vars = ("--vars", json.dumps(vars)) if vars else ()
+        self._vars = ("--vars", variables.for_dbt(vars)) if vars else ()
         outputs = {_TARGET: {"type": adapter, "threads": 1, **connection}}
         # JSON is YAML.
         (folder / "profiles.yml").write_text(json.dumps({_PROFILE: {"target": _TARGET, "outputs": outputs}}), encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from dbt_runner import callers, config
+from dbt_runner import callers, config, variables
 from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RELEASE_NOT_FOUND, RUNNER_ERROR, TypedError
 from dbt_runner.store import LOCK, Item, Store, environment_pk, run_pk, step_sk
 
@@ -80,7 +80,6 @@ STATE = "{state}"
 _NOT_DEFERRED = frozenset({("parse",), ("run-operation",)})
 CURRENT = "current"
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_VARS_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -216,9 +215,7 @@ def validate_input(document: object) -> Mapping[str, Any]:
     if error is not None:
         raise _schema_error(error)
     assert isinstance(document, Mapping)  # the schema says so
-    vars_ = document.get("vars", {})
-    if len(json.dumps(vars_)) > _MAX_VARS_BYTES:
-        raise _invalid("vars", f"must not be longer than {_MAX_VARS_BYTES:,} characters of JSON")
+    variables.of_input(document.get("vars", {}))
     names = [step["name"] for step in document.get("steps", [])]
     for position, name in enumerate(names):
         if name == HEALTH_CHECK:
@@ -268,15 +265,17 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         TypedError: Dbt.RunnerError (no such environment), Dbt.InvalidRequest.
     """
     plan = _plan(item)
-    validate_input({name: value for name, value in plan.items() if name not in ("job", "resume")})
+    validate_input({name: value for name, value in plan.items() if name not in ("job", "resume", "job_vars")})
     steps = [_step(step) for step in plan["steps"]]
     environment = config.load(store, key.environment)
-    # The steps of a job are the deployment's, and its vars stand here already merged with the caller's, which the state machine saw apart.
+    # The steps of a job are the deployment's, and so is what the state machine writes out of it. The caller's vars stand apart.
+    asked = {"vars": plan["vars"]} if variables.of_input(plan.get("vars", {})) else {}
     if plan.get("job") is None:
         callers.check_commands(environment, _commands(plan))
-        if plan.get("resume") is None:
-            # The state machine writes out vars and full_refresh always, and defer_to where a command names {state}.
-            callers.check_overrides(environment, {name: value for name, value in plan.items() if value and name != "defer_to"})
+        # The state machine writes out full_refresh always, and defer_to where a command names {state}.
+        asked |= {name: value for name, value in plan.items() if value and name not in ("vars", "defer_to")}
+    if plan.get("resume") is None:
+        callers.check_overrides(environment, asked)
     return AttemptRequest(
         key=key,
         config=environment,
@@ -285,7 +284,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         artifacts=item["artifacts"],
         resumes=json.loads(item.get("resumes", "[]")),
         step=steps[key.position - 1] if key.position else None,
-        vars=plan.get("vars", {}),
+        vars=variables.of_record(plan),
         full_refresh=plan.get("full_refresh", False),
         job=item.get("job"),
         defer_to=_defer_to(plan, steps, key.environment),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from dbt_runner import variables
 from dbt_runner.config import EnvironmentConfig
-from dbt_runner.errors import ERRORS, RUNNER_ERROR
+from dbt_runner.errors import ERRORS, RUNNER_ERROR, TypedError
 from dbt_runner.events import BAD_STATUSES
 from dbt_runner.request import HEALTH_CHECK
 from dbt_runner.store import STEP_PREFIX, Item
@@ -312,9 +313,13 @@ def _counts(nodes: Iterable[NodeResultRow]) -> dict[str, int]:
 
 def asked(request: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a Run that its request gives, as far as they are what they should be."""
-    vars_, steps = request.get("vars"), request.get("steps")
+    steps = request.get("steps")
+    try:
+        vars_ = variables.of_record(request)
+    except TypedError:  # the run was refused for it
+        vars_ = {}
     return {
-        "vars": vars_ if isinstance(vars_, dict) else {},
+        "vars": vars_,
         "full_refresh": request.get("full_refresh") is True,
         "defer_to": text_or_none(request.get("defer_to")),
         "schema_suffix": text_or_none(request.get("schema_suffix")),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from dbt_runner import variables
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import ERRORS, INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.executions import Execution, describe, ended_by, execution_arn, unrecorded
@@ -81,6 +82,7 @@ _NOT_IN_NAMES = re.compile(r"[\s\x00-\x1f\x7f-\x9f<>{}\[\]?*\"#%\\^|~`$&,;:/]")
 _STARTED_AT_TOLERANCE = timedelta(seconds=5)  # the execution and its description round the start time differently
 _FINALIZE_GRACE_SECONDS = 60.0
 _POLLS_BETWEEN_DESCRIPTIONS = 10
+_PAUSES_BEFORE_UNKNOWN = (1.0, 2.0)  # seconds
 _NODES_PER_INTERVAL = 500
 
 
@@ -154,6 +156,8 @@ def start_run(
     run_id = run_id if run_id is not None else _new_run_id(document, now or datetime.now(UTC))
     if not _RUN_ID.fullmatch(run_id) or run_id == LAST:
         raise TypedError(INVALID_REQUEST, f"run id {run_id!r}: use 1 to 80 letters, digits, - and _ (and not the word {LAST})")
+    if "vars" in document:
+        document = {**document, "vars": variables.text_of(variables.of_input(document["vars"]))}
     text = json.dumps(document, sort_keys=True)  # the same request must be the same text: Step Functions compares it byte by byte
     try:
         answer = stepfunctions.start_execution(stateMachineArn=config.state_machine, name=run_id, input=text)
@@ -168,10 +172,12 @@ def _new_run_id(document: Mapping[str, Any], now: datetime) -> str:
 
 
 def _already_exists(execution: Execution | None, run_id: str) -> TypedError:
-    if execution is not None and not execution.has_ended:
+    if execution is None:  # DescribeExecution is eventually consistent, or the caller may not call it
+        problem = "is the id of another run"
+    elif not execution.has_ended:
         problem = "is running with another request"
     else:
-        problem = "is the id of a run that has ended" + (f" ({execution.status})" if execution else "")
+        problem = f"is the id of a run that has ended ({execution.status})"
     return TypedError(INVALID_REQUEST, f"{run_id} {problem}: give another --run-id, or none to have one made up")
 
 
@@ -196,8 +202,13 @@ def list_runs(
             yield run_from(config, item)
 
 
-def find_run(store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, reference: str) -> Run:
+def find_run(
+    store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, reference: str, *, sleep: Callable[[float], None] = time.sleep
+) -> Run:
     """The run that somebody means.
+
+    A run that was started a moment ago may be unknown to Step Functions, which is eventually consistent, and has no record yet: it is
+    looked for again before it is said not to exist.
 
     Args:
         reference: a run id, the beginning of one, or `last` for the newest recorded run.
@@ -213,10 +224,16 @@ def find_run(store: Store, stepfunctions: SFNClient, config: EnvironmentConfig, 
     if not 0 < len(reference) <= 80 or _NOT_IN_NAMES.search(reference):
         raise TypedError(INVALID_REQUEST, f"{reference!r} cannot be a run id: dbt-runner list shows them")
     # The record's key begins with the run's start time, which Step Functions tells in one call as long as it keeps the execution.
-    execution = describe(stepfunctions, execution_arn(config, reference))
-    if execution is not None:
-        return _recorded(store, config, execution) or unrecorded(config, execution)
-    return _search(store, config, reference)
+    for pause in (*_PAUSES_BEFORE_UNKNOWN, None):
+        execution = describe(stepfunctions, execution_arn(config, reference))
+        if execution is not None:
+            return _recorded(store, config, execution) or unrecorded(config, execution)
+        found = _search(store, config, reference)
+        if found is not None:
+            return found
+        if pause is not None:
+            sleep(pause)
+    raise TypedError(INVALID_REQUEST, f"environment {config.environment} has no run {reference}: dbt-runner list shows the runs it has")
 
 
 def detail_of(store: Store, run: Run, *, now: datetime | None = None) -> RunDetail:
@@ -352,8 +369,8 @@ def _near(store: Store, config: EnvironmentConfig, run_id: str, started_at: date
     return next((run_from(config, item) for item in items if item["run_id"] == run_id), None)
 
 
-def _search(store: Store, config: EnvironmentConfig, reference: str) -> Run:
-    """The run with this id, or else the one whose id begins so, of all that the store has."""
+def _search(store: Store, config: EnvironmentConfig, reference: str) -> Run | None:
+    """The run with this id, or else the one whose id begins so, of all that the store has; None where there is none."""
     candidates: dict[str, Item] = {}
     for item in store.query(environment_pk(config.environment), RUN_PREFIX, newest_first=True):
         if item["run_id"] == reference:
@@ -361,7 +378,7 @@ def _search(store: Store, config: EnvironmentConfig, reference: str) -> Run:
         if item["run_id"].startswith(reference) and len(candidates) < 4:
             candidates.setdefault(item["run_id"], item)
     if not candidates:
-        raise TypedError(INVALID_REQUEST, f"environment {config.environment} has no run {reference}: dbt-runner list shows the runs it has")
+        return None
     if len(candidates) > 1:
         some = ", ".join(list(candidates)[:3]) + (", ..." if len(candidates) > 3 else "")
         raise TypedError(INVALID_REQUEST, f"several runs begin with {reference}: {some}; give more of the id")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dbt_runner import profile, request
+from dbt_runner import profile, request, variables
 from dbt_runner.events import EarlierCommand, WorkerSpec
 from dbt_runner.profile import Target
 from dbt_runner.request import AttemptRequest, Command, Step, parse_command
@@ -95,7 +94,7 @@ def _common(asked: AttemptRequest, target: Target, work: Path, project: Path, ar
 
 def _words(asked: AttemptRequest, command: Command, state: Path | None) -> list[str]:
     own = command.with_state(str(state)) if state else command.words
-    flags = ["--vars", json.dumps(asked.vars)] if asked.vars else []
+    flags = ["--vars", variables.for_dbt(asked.vars)] if asked.vars else []
     if asked.full_refresh and command.verb in request.FULL_REFRESH_VERBS and "--full-refresh" not in command.words:
         flags.append("--full-refresh")
     return [*own, *flags]

@@ -72,6 +72,16 @@ def insert(path: str, value: object) -> Callable[[Definition], None]:
     return plant
 
 
+def without(path: str, value: str) -> Callable[[Definition], None]:
+    """Takes a value out of a list."""
+
+    def plant(definition: Definition) -> None:
+        parent, key = _locate(definition, path)
+        parent[key].remove(value)
+
+    return plant
+
+
 def _as_function(**arguments: object) -> Callable[[Definition], None]:
     """Makes the task an invocation, with one argument wrong."""
 
@@ -199,6 +209,27 @@ FAULTS = (
         "result in a Catch", "states_has_the_field", "Step.Catch[1]", put("States/Step/Catch/1/Assign/cause", "{% $states.result.Cause %}")
     ),
     Fault("$states as a whole", "states_has_the_field", "Step.Catch[1]", put("States/Step/Catch/1/Assign/cause", "{% $string($states) %}")),
+    Fault("bare name", "context_is_not_read", "Succeeded.Output", put("States/Succeeded/Output/x", "{% record.sk %}")),
+    Fault("bare context", "context_is_not_read", "Succeeded.Output", put("States/Succeeded/Output/x", "{% $count($) %}")),
+    Fault(
+        "context in a function", "context_is_not_read", "Prepare", put("States/Prepare/Assign/total", "{% $map([1], function($n) { $ }) %}")
+    ),
+    Fault("bare name in an object", "context_is_not_read", "Prepare", put("States/Prepare/Assign/total", "{% { 'a': sk } %}")),
+    # error() came with JSONata 2.1 only: what hides nothing today may hide something tomorrow.
+    Fault("variable of a newer function's name", "names_are_no_functions", "Prepare", put("States/Prepare/Assign/error", "x")),
+    Fault("variable of a catcher", "names_are_no_functions", "Step", put("States/Step/Catch/1/Assign/assert", "x")),
+    Fault(
+        "variable of Step Functions' function",
+        "names_are_no_functions",
+        "Prepare",
+        put("States/Prepare/Assign/total", "{% ( $uuid := 1; $uuid ) %}"),
+    ),
+    Fault(
+        "parameter of a function's name",
+        "names_are_no_functions",
+        "Prepare.Assign",
+        put("States/Prepare/Assign/total", "{% ( $f := function($type) { $type }; $f(1) ) %}"),
+    ),
     Fault("variable that nobody assigns", "variables_are_assigned", "Succeeded.Output", put("States/Succeeded/Output/x", "{% $never %}")),
     Fault("variable that one path assigns", "variables_are_assigned", "Failed.Cause", drop("States/Step/Catch/0/Assign/cause")),
     Fault("variable of a Map read outside", "variables_are_assigned", "Succeeded.Output", put("States/Succeeded/Output/x", "{% $found %}")),
@@ -228,7 +259,7 @@ FAULTS = (
         "Step.Catch[0]",
         insert(
             "States/Step/Catch",
-            {"ErrorEquals": ["States.ALL"], "Assign": {"error": "Dbt.RunnerError", "cause": "x"}, "Next": "RecordFailure"},
+            {"ErrorEquals": ["States.ALL"], "Assign": {"failure": "Dbt.RunnerError", "cause": "x"}, "Next": "RecordFailure"},
         ),
     ),
     Fault(
@@ -253,7 +284,7 @@ FAULTS = (
         "Step.Catch[1]",
         insert(
             "States/Step/Catch",
-            {"ErrorEquals": ["AmazonECS.Unknown"], "Assign": {"error": "Dbt.RunnerError", "cause": "x"}, "Next": "RecordFailure"},
+            {"ErrorEquals": ["AmazonECS.Unknown"], "Assign": {"failure": "Dbt.RunnerError", "cause": "x"}, "Next": "RecordFailure"},
         ),
     ),
     Fault(
@@ -282,7 +313,52 @@ FAULTS = (
             "States/Layers/Catch",
             {
                 "ErrorEquals": ["DynamoDB.ThrottlingException"],
-                "Assign": {"error": "Dbt.RunnerError", "cause": "x"},
+                "Assign": {"failure": "Dbt.RunnerError", "cause": "x"},
+                "Next": "RecordFailure",
+            },
+        ),
+    ),
+    Fault("Task without Retry", "passing_errors_are_retried", "RecordSuccess", drop("States/RecordSuccess/Retry")),
+    Fault("Task of a Map without Retry", "passing_errors_are_retried", "Read", drop(f"{_INNER}/Read/Retry")),
+    Fault(
+        "Retry without the base class",
+        "passing_errors_are_retried",
+        "RecordSuccess",
+        without("States/RecordSuccess/Retry/0/ErrorEquals", "DynamoDB.AmazonDynamoDBException"),
+    ),
+    Fault(
+        "Retry without what may pass",
+        "passing_errors_are_retried",
+        "Step",
+        without("States/Step/Retry/0/ErrorEquals", "ECS.ConflictException"),
+    ),
+    Fault(
+        "base class of the other integration",
+        "error_names_are_known",
+        "RecordSuccess.Retry[0]",
+        insert("States/RecordSuccess/Retry/0/ErrorEquals", "DynamoDB.DynamoDbException"),
+    ),
+    Fault(
+        "error that the service's model lacks",
+        "error_names_are_known",
+        "Step.Retry[0]",
+        insert("States/Step/Retry/0/ErrorEquals", "ECS.ThrottlingException"),
+    ),
+    Fault(
+        "one spelling of two",
+        "errors_are_spelled_in_full",
+        "RecordSuccess.Retry[0]",
+        without("States/RecordSuccess/Retry/0/ErrorEquals", "DynamoDB.InternalServerError"),
+    ),
+    Fault(
+        "one spelling of two in a Catch",
+        "errors_are_spelled_in_full",
+        "RecordSuccess.Catch[0]",
+        insert(
+            "States/RecordSuccess/Catch",
+            {
+                "ErrorEquals": ["DynamoDB.RequestLimitExceeded"],
+                "Assign": {"failure": "Dbt.RunnerError", "cause": "x"},
                 "Next": "RecordFailure",
             },
         ),
@@ -291,11 +367,11 @@ FAULTS = (
         "typed error that does not exist",
         "typed_errors_are_known",
         "Step.Catch[0]",
-        put("States/Step/Catch/0/Assign/error", "Dbt.NoCapacity"),
+        put("States/Step/Catch/0/Assign/failure", "Dbt.NoCapacity"),
     ),
     Fault("Fail with an error of its own", "typed_errors_are_known", "Failed", put("States/Failed/Error", "Failed")),
-    Fault("Task without Catch", "failures_are_answered", "RecordSuccess", drop("States/RecordSuccess/Catch")),
-    Fault("Task that catches some errors", "failures_are_answered", "Step", drop("States/Step/Catch/1")),
+    Fault("Task without Catch", "failures_are_caught", "RecordSuccess", drop("States/RecordSuccess/Catch")),
+    Fault("Task that catches some errors", "failures_are_caught", "Step", drop("States/Step/Catch/1")),
     Fault("Catch that records nothing", "failures_are_answered", "Step", put("States/Step/Catch/0/Next", "Failed")),
     Fault(
         "recorder that goes on unrecorded",
@@ -303,7 +379,7 @@ FAULTS = (
         "RecordSuccess",
         insert("States/RecordSuccess/Catch", {"ErrorEquals": ["DynamoDB.ThrottlingException"], "Next": "Succeeded"}),
     ),
-    Fault("Task without Catch in a Map", "failures_are_answered", "Read", drop(f"{_INNER}/Read/Catch")),
+    Fault("Task without Catch in a Map", "failures_are_caught", "Read", drop(f"{_INNER}/Read/Catch")),
     # Time
     Fault("execution without a timeout", "execution_has_timeout", "TimeoutSeconds", drop("TimeoutSeconds")),
     Fault("Task without a timeout", "tasks_have_timeouts", "RecordSuccess", drop("States/RecordSuccess/TimeoutSeconds")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dbt_runner import config as configuration
+from dbt_runner import variables
 from dbt_runner.cli import aws
 from dbt_runner.cli.guard import exact_json
 from dbt_runner.config import EnvironmentConfig
-from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.store import Store
 
 if TYPE_CHECKING:
@@ -94,13 +93,7 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     Raises:
         TypedError: Dbt.InvalidRequest when it is something else.
     """
-    try:
-        document = json.loads(text or "{}")
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise TypedError(INVALID_REQUEST, f'{option}: give a JSON object such as \'{{"day": "2026-11-22"}}\'')
-    return document
+    return variables.parse(text or "{}", option)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +14,7 @@ from typing import Any
 
 import click
 
-from dbt_runner import runs
+from dbt_runner import runs, variables
 from dbt_runner.cli import aws
 from dbt_runner.cli.common import Here, common_options, in_zone, open_here, print_json, since_option
 from dbt_runner.errors import INVALID_REQUEST, TypedError
@@ -222,10 +221,7 @@ def _document(
     if release is not None:
         document["release"] = release
     if vars_ is not None:
-        try:
-            document["vars"] = json.loads(vars_)
-        except ValueError as exc:
-            raise TypedError(INVALID_REQUEST, f'--vars is not JSON ({exc}): give an object such as \'{{"day": "2026-11-22"}}\'') from exc
+        document["vars"] = variables.parse(vars_, "--vars")
     if full_refresh:
         document["full_refresh"] = True
     if reason is not None:
