@@ -220,8 +220,9 @@ variable "environments" {
     timeout_seconds     of the environment: of a whole run. Of a step: one hour where not set, or the run's less a minute where that is shorter.
     overlap             what a run does while another holds the environment: skip, queue or fail. With queue timeout_seconds is 36000 at most.
     slim_ci             of runs that compare with another release: state_target is dbt's target for which that one is parsed (the environment's
-                        name where not set; where it is set the deployer publishes releases of pull requests only); schema_suffixes a regular
-                        expression that their schema suffix must match as a whole.
+                        name where not set; where it is set the deployer publishes releases of pull requests only, and moves no pointer);
+                        schema_suffixes a regular expression that their schema suffix must match as a whole. Where neither is set,
+                        releases of pull requests (ci-*) are refused.
     requests            what callers may ask for beside a job as it is (docs/security.md#callers): steps of their own; inline, SQL of their own by
                         --inline and any macro by run-operation; operations, the macros that they may run where inline is false; overrides of
                         release, vars, full_refresh, defer_to and schema_suffix. The steps of `jobs` are not bound by it.

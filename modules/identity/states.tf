@@ -100,13 +100,31 @@ data "aws_iam_policy_document" "states" {
     resources = ["arn:${var.location.partition}:events:${var.location.region}:${var.location.account}:rule/StepFunctionsGetEventsForECSTaskRule"]
   }
 
-  # ForAllValues is true where the key is absent, hence the Null condition beside it.
+  # The configuration and the release pointer in one read, and so in one statement: IAM holds all keys of a batch against each statement.
+  # The pointer is the deployer's to write. ForAllValues is true where the key is absent, hence the Null condition beside it.
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
   statement {
-    sid = "EnvironmentItems"
-    actions = [
-      "dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem",
-    ]
+    sid       = "LoadEnvironment"
+    actions   = ["dynamodb:BatchGetItem"]
+    resources = [var.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["ENV#${var.environment}", "POINTER#${var.environment}"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "EnvironmentItems"
+    actions   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"]
     resources = [var.arns.table]
 
     condition {

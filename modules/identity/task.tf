@@ -64,7 +64,7 @@ data "aws_iam_policy_document" "task" {
     condition {
       test     = "ForAllValues:StringLike"
       variable = "dynamodb:LeadingKeys"
-      values   = ["ENV#${var.environment}", "RELEASE#*"]
+      values   = ["ENV#${var.environment}", "POINTER#${var.environment}", "RELEASE#*"]
     }
 
     condition {
@@ -102,6 +102,27 @@ data "aws_iam_policy_document" "task" {
     resources = ["${var.arns.bucket}/releases/*"]
   }
 
+  # What each version means in this environment: read at each run, and written at the first. New objects only: no role changes a pin.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ReadPins"
+    actions   = ["s3:GetObject"]
+    resources = ["${var.arns.bucket}/pins/${var.environment}/*"]
+  }
+
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+  statement {
+    sid       = "PinVersions"
+    actions   = ["s3:PutObject"]
+    resources = ["${var.arns.bucket}/pins/${var.environment}/*"]
+
+    condition {
+      test     = "Null"
+      variable = "s3:if-none-match"
+      values   = ["false"]
+    }
+  }
+
   # What dbt made of a release in this environment, for the next run of it. It can be made again at any time.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
@@ -120,7 +141,7 @@ data "aws_iam_policy_document" "task" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["releases/*", "cache/${var.environment}/*"]
+      values   = ["releases/*", "pins/${var.environment}/*", "cache/${var.environment}/*"]
     }
   }
 
@@ -305,7 +326,7 @@ data "aws_iam_policy_document" "task" {
         variable = "kms:EncryptionContext:aws:s3:arn"
         values = [
           for path in [
-            "", "/releases/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*", "/docs/${var.environment}/*",
+            "", "/releases/*", "/pins/${var.environment}/*", "/cache/${var.environment}/*", "/runs/${var.environment}/*", "/docs/${var.environment}/*",
             "/audit/attempts/env=${var.environment}/*", "/audit/nodes/env=${var.environment}/*",
           ] : "${var.arns.bucket}${path}"
         ]

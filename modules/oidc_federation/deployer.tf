@@ -1,4 +1,5 @@
-# CI: publishes releases, moves the pointer of its environment, starts runs there and sees how they end.
+# CI: publishes releases, moves the pointer of its environment, starts runs there and sees how they end. In an environment for pull requests
+# the deployers of the others move the pointer.
 
 data "aws_iam_policy_document" "deployer" {
   for_each = local.deployers
@@ -20,15 +21,37 @@ data "aws_iam_policy_document" "deployer" {
 
   # A row of the long-term audit for each move of the pointer; new objects only, as above.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
-  statement {
-    sid       = "ArchivePromotions"
-    actions   = ["s3:PutObject"]
-    resources = ["${each.value.arns.bucket}/audit/promotions/env=${each.key}/*"]
+  dynamic "statement" {
+    for_each = length(local.moves[each.key]) > 0 ? [local.moves[each.key]] : []
 
-    condition {
-      test     = "Null"
-      variable = "s3:if-none-match"
-      values   = ["false"]
+    content {
+      sid       = "ArchivePromotions"
+      actions   = ["s3:PutObject"]
+      resources = [for env in statement.value : "${each.value.arns.bucket}/audit/promotions/env=${env}/*"]
+
+      condition {
+        test     = "Null"
+        variable = "s3:if-none-match"
+        values   = ["false"]
+      }
+    }
+  }
+
+  # What a version means in this environment, once for each; new objects only, as above.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+  dynamic "statement" {
+    for_each = length(local.moves[each.key]) > 0 ? [local.moves[each.key]] : []
+
+    content {
+      sid       = "PinVersions"
+      actions   = ["s3:PutObject"]
+      resources = [for env in statement.value : "${each.value.arns.bucket}/pins/${env}/*"]
+
+      condition {
+        test     = "Null"
+        variable = "s3:if-none-match"
+        values   = ["false"]
+      }
     }
   }
 
@@ -36,7 +59,7 @@ data "aws_iam_policy_document" "deployer" {
   statement {
     sid       = "ReadReleaseFiles"
     actions   = ["s3:GetObject"]
-    resources = ["${each.value.arns.bucket}/releases/*"]
+    resources = [for path in concat(["releases"], local.pins[each.key]) : "${each.value.arns.bucket}/${path}/*"]
   }
 
   # The list of releases; and without it S3 answers 403 for an object that is missing.
@@ -49,7 +72,7 @@ data "aws_iam_policy_document" "deployer" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["releases/*"]
+      values   = [for path in concat(["releases"], local.pins[each.key]) : "${path}/*"]
     }
   }
 
@@ -93,36 +116,40 @@ data "aws_iam_policy_document" "deployer" {
     }
   }
 
-  # The pointer and the record of its moves. CONFIG, the lock and run records have the same partition key, which is all that IAM sees of
-  # an item's place; but they have other attributes, and a session of this role cannot write those.
+  # The pointers and the record of their moves. Their partition is their own, because the partition key is all that IAM sees of an item's
+  # place: CONFIG, the lock and run records are out of reach.
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
-  statement {
-    sid       = "MovePointer"
-    actions   = ["dynamodb:PutItem"]
-    resources = [each.value.arns.table]
+  dynamic "statement" {
+    for_each = length(local.moves[each.key]) > 0 ? [local.moves[each.key]] : []
 
-    condition {
-      test     = "ForAllValues:StringEquals"
-      variable = "dynamodb:LeadingKeys"
-      values   = ["ENV#${each.key}"]
-    }
+    content {
+      sid       = "MovePointer"
+      actions   = ["dynamodb:PutItem"]
+      resources = [each.value.arns.table]
 
-    condition {
-      test     = "ForAllValues:StringEquals"
-      variable = "dynamodb:Attributes"
-      values   = ["pk", "sk", "version", "previous", "promoted_at", "promoted_by", "reason"]
-    }
+      condition {
+        test     = "ForAllValues:StringEquals"
+        variable = "dynamodb:LeadingKeys"
+        values   = [for env in statement.value : "POINTER#${env}"]
+      }
 
-    condition {
-      test     = "Null"
-      variable = "dynamodb:LeadingKeys"
-      values   = ["false"]
-    }
+      condition {
+        test     = "ForAllValues:StringEquals"
+        variable = "dynamodb:Attributes"
+        values   = ["pk", "sk", "version", "digest", "manifest_digest", "project", "previous", "promoted_at", "promoted_by", "reason"]
+      }
 
-    condition {
-      test     = "Null"
-      variable = "dynamodb:Attributes"
-      values   = ["false"]
+      condition {
+        test     = "Null"
+        variable = "dynamodb:LeadingKeys"
+        values   = ["false"]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "dynamodb:Attributes"
+        values   = ["false"]
+      }
     }
   }
 
@@ -135,7 +162,10 @@ data "aws_iam_policy_document" "deployer" {
     condition {
       test     = "ForAllValues:StringLike"
       variable = "dynamodb:LeadingKeys"
-      values   = ["ENV#${each.key}", "RUN#${each.key}#*"]
+      values = concat(
+        ["ENV#${each.key}", "POINTER#${each.key}", "RUN#${each.key}#*"],
+        flatten([for env in local.moves[each.key] : ["ENV#${env}", "POINTER#${env}"] if env != each.key]),
+      )
     }
 
     condition {
@@ -208,7 +238,13 @@ data "aws_iam_policy_document" "deployer" {
       condition {
         test     = "StringLike"
         variable = "kms:EncryptionContext:aws:s3:arn"
-        values   = [for path in ["", "/releases/*", "/audit/promotions/env=${each.key}/*"] : "${each.value.arns.bucket}${path}"]
+        values = [
+          for path in concat(
+            ["", "/releases/*"],
+            [for path in local.pins[each.key] : "/${path}/*"],
+            [for env in local.moves[each.key] : "/audit/promotions/env=${env}/*"],
+          ) : "${each.value.arns.bucket}${path}"
+        ]
       }
     }
   }

@@ -62,9 +62,15 @@ locals {
     }
   }
 
+  # Whose pointers a deployer moves: its own environment's, and those of the environments in which pull requests are checked. The pipelines
+  # of pull requests become the deployers of the latter, which therefore move none.
+  checked = [for env, e in var.environments : env if e.pull_requests]
+  pins    = { for env in keys(local.deployers) : env => [for each in distinct(concat([env], local.moves[env])) : "pins/${each}"] }
+  moves   = { for env, e in local.deployers : env => e.pull_requests ? [] : concat([env], local.checked) }
+
   # What the runs of an environment leave in the bucket, for people to read, and what they ran.
   trail = { for env in keys(local.operators) : env => concat(
-    ["releases", "runs/${env}", "docs/${env}"], [for table in ["runs", "attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
+    ["releases", "pins/${env}", "runs/${env}", "docs/${env}"], [for table in ["runs", "attempts", "nodes", "promotions"] : "audit/${table}/env=${env}"]
   ) }
 
   kms_keys = var.kms_key_arn == null ? [] : [var.kms_key_arn]

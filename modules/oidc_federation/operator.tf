@@ -41,7 +41,7 @@ data "aws_iam_policy_document" "operator" {
     condition {
       test     = "ForAllValues:StringLike"
       variable = "dynamodb:LeadingKeys"
-      values   = ["ENV#${each.key}", "RUN#${each.key}#*"]
+      values   = ["ENV#${each.key}", "POINTER#${each.key}", "RUN#${each.key}#*"]
     }
 
     condition {
@@ -59,7 +59,7 @@ data "aws_iam_policy_document" "operator" {
     resources = [for group in each.value.arns.logs : "${group}:*"]
   }
 
-  # Artifacts and reports, documentation, the rows of the long-term audit, and the releases that these are held against.
+  # Artifacts and reports, documentation, the rows of the long-term audit, and the releases and pins that these are held against.
   # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
   statement {
     sid       = "ReadArtifacts"

@@ -24,7 +24,8 @@ variable "environments" {
 
     id                  <name>-<environment>: the roles' names begin with it.
     deployer, operator  who may become the role: by provider, the subjects of their tokens.
-    pull_requests       only pull requests are checked there: its deployer publishes their releases (ci-*) and no others.
+    pull_requests       only pull requests are checked there: its deployer publishes their releases (ci-*) and no others, and moves no pointer;
+                        the deployers of the other environments move that one, too.
   EOT
   type = map(object({
     id            = string

@@ -22,6 +22,7 @@ SOMETIMES = {
     "image",
     "versions",
     "job",
+    "project",
     "reason",
     "release",
     "resumed_from",

@@ -320,6 +320,16 @@ class Cloud:
         kinds: Item = {key: {"N": str(value)} if isinstance(value, int) else {"S": value} for key, value in attributes.items()}
         self.dynamodb.put_item(TableName=TABLE, Item={"pk": {"S": f"ENV#{ENVIRONMENT}"}, "sk": {"S": sort_key}, **kinds})
 
+    def promote(self, version: str | None, **attributes: str | int) -> None:
+        """Moves the pointer; without a version it is as before the first promotion."""
+        key: Item = {"pk": {"S": f"POINTER#{ENVIRONMENT}"}, "sk": {"S": "RELEASE#CURRENT"}}
+        if version is None:
+            self.dynamodb.delete_item(TableName=TABLE, Key=key)
+            return
+        found = {"version": version, "project": "shop", "promoted_at": "2026-11-20T08:00:00.000Z", "promoted_by": "ci", **attributes}
+        kinds: Item = {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in found.items()}
+        self.dynamodb.put_item(TableName=TABLE, Item={**key, **kinds})
+
     def delete(self, sort_key: str) -> None:
         """Deletes an item of the environment."""
         self.dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": f"ENV#{ENVIRONMENT}"}, "sk": {"S": sort_key}})
@@ -568,7 +578,7 @@ def make_cloud() -> Cloud:
         assert topic == render.SAMPLE[name]
     cloud = Cloud(dynamodb, sns, cloudwatch, events)
     cloud.put("CONFIG", config=json.dumps(config()))
-    cloud.put("RELEASE#CURRENT", version="1.4.2", promoted_at="2026-11-20T08:00:00.000Z", promoted_by="ci", reason="")
+    cloud.promote("1.4.2")
     return cloud
 
 

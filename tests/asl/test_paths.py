@@ -151,7 +151,7 @@ def test_record_says_that_a_run_has_schemas_of_its_own(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("request_", [{"steps": [COMPARES]}, {"steps": [STEP], "defer_to": "current"}], ids=["a command", "the run"])
 def test_runner_sees_that_there_is_no_release_to_compare_with(cloud: Cloud, request_: dict[str, Any]) -> None:
-    cloud.delete("RELEASE#CURRENT")
+    cloud.promote(None)
     record = assert_succeeded(cloud, cloud.run({**request_, "release": "pr-7"}))
     assert request_of(record).get("defer_to") == request_.get("defer_to")
 
@@ -173,7 +173,7 @@ def test_run_without_health_check_starts_with_its_first_step(cloud: Cloud) -> No
 
 
 def test_request_may_name_the_release_where_none_is_current(cloud: Cloud) -> None:
-    cloud.delete("RELEASE#CURRENT")
+    cloud.promote(None)
     record = assert_succeeded(cloud, cloud.run({**HOURLY, "release": "1.4.1"}))
     assert record["release"]["S"] == "1.4.1"
 
@@ -331,6 +331,7 @@ def with_step(**changes: object) -> dict[str, Any]:
     return {"steps": [STEP, {**STEP, **changes}]}
 
 
+CI = f"ci-{'0' * 32}"
 REFUSED = {
     "list": Refused(["hourly"], "the input must be a JSON object", "the input"),
     "text": Refused("hourly", "the input must be a JSON object", "the input"),
@@ -353,6 +354,9 @@ REFUSED = {
     "vars with a number of 17 digits": Refused(
         {**HOURLY, "vars": {"a": [12345678901234567]}}, "vars: a number has more than 15", "vars: ", by_schema=False
     ),
+    "release with a line break": Refused({**HOURLY, "release": "1.4.2\n"}, "release: must be the version", "release: "),
+    "release of a pull request": Refused({**HOURLY, "release": CI}, "is a pull request's tree", "release: ", by_schema=False),
+    "defer_to a pull request": Refused({**HOURLY, "defer_to": CI}, "is a pull request's tree", "defer_to: ", by_schema=False),
     "vars that are a list": Refused({**HOURLY, "vars": []}, "vars: must be a JSON object", "vars: "),
     "full_refresh in words": Refused({**HOURLY, "full_refresh": "yes"}, "full_refresh: must be true or false", "full_refresh: "),
     "defer_to that is a number": Refused({**HOURLY, "defer_to": 1.4}, "defer_to: must be the version", "defer_to: "),
@@ -400,7 +404,7 @@ def test_every_rule_of_check_request_is_tried() -> None:
     rules = render.load("dbt_run.asl.json")["States"]["CheckRequest"]["Choices"]
     causes = [rule["Assign"]["cause"] for rule in rules if rule["Next"] == "RecordFailure"]
     # The rules of `requests` are tried in tests/security/test_callers.py.
-    elsewhere = ["has no CONFIG item", "has no function", "has no current release", "(requests."]
+    elsewhere = ["has no CONFIG item", "has no function", "has no current release", "(requests.", "the release pointer"]
     untried = [cause for cause in causes if not any(says in cause for says in [*elsewhere, *(case.says for case in REFUSED.values())])]
     assert untried == []
 
@@ -417,7 +421,7 @@ def test_what_invalid_text_fields_say_is_kept_for_the_audit(cloud: Cloud) -> Non
 
 
 def test_environment_without_release_says_how_to_publish_one(cloud: Cloud) -> None:
-    cloud.delete("RELEASE#CURRENT")
+    cloud.promote(None)
     record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.ReleaseNotFound")
     assert "dbt-runner release publish" in record["cause"]["S"]
     assert cloud.started == []

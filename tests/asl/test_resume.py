@@ -57,7 +57,7 @@ def test_run_that_was_aborted_told_of_no_step_and_is_resumed_with_all_of_them(cl
 
 def test_run_of_steps_has_no_job(cloud: Cloud) -> None:
     leave(cloud, job=None, request=json.dumps({"steps": STEPS[1:2]}))
-    cloud.delete("RELEASE#CURRENT")
+    cloud.promote(None)
     record = assert_succeeded(cloud, cloud.run({"resume": OTHER_RUN}))
     assert "job" not in record
     request = json.loads(record["request"]["S"])

@@ -35,26 +35,28 @@ def test_its_commands_exist(pipeline: Path) -> None:
     lines = [line for line in scripts(yaml.safe_load(pipeline.read_text())) if "dbt-runner" in line]
     commands = [words for line in lines for words in shell_commands(line) if is_ours(words)]
     assert [problem for words in commands if (problem := problem_with(words))] == []
-    assert len(commands) == {"dbt-deploy.yml": 2, "dbt-pull-request.yml": 2, "dbt-release.yml": 0, GITLAB.name: 6}[pipeline.name]
+    assert len(commands) == {"dbt-deploy.yml": 3, "dbt-pull-request.yml": 2, "dbt-release.yml": 0, GITLAB.name: 6}[pipeline.name]
 
 
 def test_prod_gets_what_staging_got_and_pull_requests_are_compared_with_that() -> None:
     jobs = yaml.safe_load((GITHUB / "dbt-release.yml").read_text())["jobs"]
-    assert {name: (job.get("needs"), job["with"]["environment"], job["with"].get("publish", False)) for name, job in jobs.items()} == {
-        "staging": (None, "staging", True),
-        "prod": ("staging", "prod", False),
-        "ci": ("prod", "ci", False),
+    assert {
+        name: (job.get("needs"), job["with"]["environment"], job["with"].get("also"), job["with"].get("publish", False))
+        for name, job in jobs.items()
+    } == {
+        "staging": (None, "staging", None, True),
+        "prod": ("staging", "prod", "ci", False),
     }
     deploy = yaml.safe_load((GITHUB / "dbt-deploy.yml").read_text())["jobs"]["deploy"]
     assert deploy["environment"] == "${{ inputs.environment }}"
     pipeline = yaml.safe_load(GITLAB.read_text())
-    assert [pipeline[name]["stage"] for name in ("staging", "prod", "ci")] == pipeline["stages"][1:]
+    assert [pipeline[name]["stage"] for name in ("staging", "prod")] == pipeline["stages"][1:]
     assert pipeline["prod"]["rules"] == [{"if": "$CI_COMMIT_TAG =~ /^v/", "when": "manual", "allow_failure": False}]
 
 
 def test_gitlab_jobs_get_their_role_by_their_own_token() -> None:
     pipeline = yaml.safe_load(GITLAB.read_text())
     jobs = {name: job for name, job in pipeline.items() if isinstance(job, dict) and "script" in job}
-    assert {job["extends"] for job in jobs.values()} == {".dbt"} and len(jobs) == 5
+    assert {job["extends"] for job in jobs.values()} == {".dbt"} and len(jobs) == 4
     assert pipeline[".dbt"]["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
     assert not re.search(r"(?i)aws[-_](access[-_]key|secret|session[-_]token)", GITLAB.read_text())

@@ -67,7 +67,7 @@ class Environment:
         )
         topic = emulator.client("sns").create_topic(Name="analytics-prod")["TopicArn"]
         self._put("CONFIG", config=json.dumps(self._config(topic)))
-        self._put("RELEASE#CURRENT", version="1.4.2")
+        self._put("RELEASE#CURRENT", pk=f"POINTER#{ENVIRONMENT}", version="1.4.2", project="shop")
         values = {**render.SAMPLE, "topic": topic}
         definition = json.dumps(render.load("dbt_run.asl.json", values))
         self.machine = self.stepfunctions.create_state_machine(name="analytics-prod", definition=definition, roleArn=ROLE)[

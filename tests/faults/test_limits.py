@@ -185,7 +185,7 @@ def worst_outcome(nodes: int, text: str) -> dict[str, Any]:
         versions=dict.fromkeys(("dbt-runner", "dbt-core", "dbt-snowflake"), "1.11.16rc1.post1"),
         compute="fargate",
         parse={"cache": "renewed", "reason": "; ".join(report.parsed.reasons if report.parsed else ())},
-        release=ReleaseMeta("1" * 100, "0" * 64, "0" * 64, 10**9, "0" * 40, "1.11.16", text, NOW, "p" * 60),
+        release=ReleaseMeta("1" * 100, "0" * 64, "0" * 64, 10**9, "0" * 40, "1.11.16", text, NOW, "p" * 60, "snowflake"),
         image=f"sha256:{'0' * 64}",
     )
     return outcome_item(key, Claim(50_010, "0" * 32), ended, evidence)

@@ -166,7 +166,7 @@ class Stack:
 
     def wait_until_slow_runs(self, environment: str, execution: str) -> None:
         """Until the model `fast` is in the books, so that `slow` is what dbt is busy with."""
-        wait_for("model fast", lambda: self.nodes(environment, execution).get("model.faults.fast"))
+        wait_for("model fast", lambda: self.nodes(environment, execution).get("model.shop.fast"))
 
     def lock(self, environment: str) -> runs.Lock | None:
         return runs.lock_of(self.store, environment)
@@ -196,7 +196,7 @@ class Stack:
 def environments(home: Path) -> dict[str, Any]:
     """Three environments of one apply: one a policy for runs that overlap, with a database each.
 
-    `queue` has a Lambda function, and `busy` no health check.
+    `queue` has a Lambda function, and `busy` no health check; `busy` takes pull requests.
     """
     jobs = json.loads((CHECKOUT / "examples" / "local" / "jobs.json").read_text())
     return {
@@ -206,6 +206,7 @@ def environments(home: Path) -> dict[str, Any]:
             "retry": {"max_attempts": 3, "interval_seconds": 2, "backoff_rate": 2},
             "health_check": {"enabled": name != "busy", "compute": "lambda" if name == "queue" else "fargate"},
             "overlap": overlap,
+            "slim_ci": {"schema_suffixes": "pr_[0-9]+" if name == "busy" else None},
             "timeout_seconds": 1800,
             "jobs": jobs,
             "env_vars": {"CONTROL": CONTROL},

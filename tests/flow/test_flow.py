@@ -98,7 +98,7 @@ def test_a_job_runs_its_steps_and_leaves_the_whole_audit_trail(stack: Stack, hou
 def test_a_failing_model_fails_the_run_and_skips_what_needs_it(stack: Stack) -> None:
     execution, record = stack.run("local", {"steps": [step("run --select fast broken+"), step("run", name="never")]})
     assert (execution["status"], execution["error"]) == ("FAILED", "Dbt.ModelError")
-    assert "model.faults.broken" in execution["cause"]
+    assert "model.shop.broken" in execution["cause"]
     assert (record["status"], record["error"]) == ("FAILED", "Dbt.ModelError")
     assert [(s["step"], s["status"], s["error"]) for s in json.loads(record["steps"])] == [
         ("health_check", "SUCCEEDED", None),
@@ -106,14 +106,14 @@ def test_a_failing_model_fails_the_run_and_skips_what_needs_it(stack: Stack) -> 
     ]
     nodes = stack.nodes("local", execution["executionArn"])
     assert {i.rsplit(".")[-1]: n["status"] for i, n in nodes.items()} == {"fast": "success", "broken": "error", "blocked": "skipped"}
-    assert "a_table_that_is_not_there" in nodes["model.faults.broken"]["message"]
+    assert "a_table_that_is_not_there" in nodes["model.shop.broken"]["message"]
 
 
 def test_a_failing_test_fails_the_run(stack: Stack) -> None:
     execution, record = stack.run("local", {"steps": [step("build --select wrong")]})
     assert (execution["error"], record["error"]) == ("Dbt.TestFailure", "Dbt.TestFailure")
     [failure] = stack.outcomes("local", execution["executionArn"])[1]["failures"]
-    assert failure["unique_id"].startswith("test.faults.accepted_values_wrong")
+    assert failure["unique_id"].startswith("test.shop.accepted_values_wrong")
 
 
 def test_a_step_may_fail_without_failing_the_run(stack: Stack) -> None:

@@ -27,7 +27,7 @@ def test_an_aborted_run_stops_its_task_and_is_closed(stack: Stack) -> None:
     # The container is told, cancels its query, and writes what it knows before it goes.
     outcome = wait_for("outcome", lambda: next((o for o in stack.outcomes("local", execution) if o["step"] == "long"), None), 60)
     assert (outcome["error"], outcome["exit_code"]) == ("Dbt.Interrupted", 40)
-    assert stack.nodes("local", execution)["model.faults.fast"]["status"] == "success"
+    assert stack.nodes("local", execution)["model.shop.fast"]["status"] == "success"
     wait_for("free lock", lambda: True if stack.lock("local") is None else None, 60)
     assert _running_tasks(stack, "local") == [], "the lock is free when the task has stopped, and no sooner"
 

@@ -32,7 +32,7 @@ def test_an_aborted_run_is_resumed_on_its_own_release(stack: Stack, tmp_path: Pa
         stack.cli("release", "promote", "--environment", "local", "--version", "faults-1")
     assert (resumed["status"], resumed["release"], resumed["resumed_from"]) == ("SUCCEEDED", "faults-1", run_id)
     (ran,) = stack.nodes("local", resumed["execution"]).values()
-    assert (ran["unique_id"], ran["status"]) == ("model.faults.slow_once", "success")
+    assert (ran["unique_id"], ran["status"]) == ("model.shop.slow_once", "success")
     (step,) = [step for step in resumed["steps"] if step["step"] == "build"]
     assert step["counts"] == {"success": 2}
     again = stack.cli("resume", resumed["run_id"], check=False)

@@ -53,7 +53,7 @@ def test_a_bad_release_is_rolled_back_by_one_command(stack: Stack) -> None:
     assert {move["promoted_by"] for move in moves[:3]} == {back["promoted_by"]}
 
     difference = json.loads(stack.cli("release", "diff", "good-2", "bad-3", "--json").stdout)
-    assert difference["changed"] == [{"unique_id": "model.faults.fast", "what": ["code"]}]
+    assert difference["changed"] == [{"unique_id": "model.shop.fast", "what": ["code"]}]
     assert (difference["added"], difference["removed"]) == ([], [])
     for arguments in (["--version", "good-2"], ["--run", after["run_id"], "-e", ENVIRONMENT]):
         assert "unaltered" in stack.cli("verify", *arguments).stdout

@@ -25,7 +25,7 @@ from dbt_runner.store import Store, node_sk
 RUN_KEY = "RUN#2026-11-22T23:59:59.000Z#r-1"
 RUN = {"run_id": "r-1", "job": "hourly", "release": "1.4.2"}
 SIZES = [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}]
-META = ReleaseMeta("1.4.2", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-22T00:00:00Z", "shop")
+META = ReleaseMeta("1.4.2", "ab", "cd", 7, "ef", "1.11.16", "ci", "2026-11-22T00:00:00Z", "shop", "postgres")
 DATE = "env=prod/date=2026-11-22"
 
 

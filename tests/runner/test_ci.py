@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,9 +14,10 @@ from click.testing import CliRunner
 
 from dbt_runner import checkout, ci, ci_report, promotion, publish, release, runs
 from dbt_runner import cli as command_line
+from dbt_runner import store as stores
 from dbt_runner.errors import COMPILATION_ERROR, INVALID_REQUEST, TypedError
 from dbt_runner.run_records import RunDetail
-from dbt_runner.store import Store
+from dbt_runner.store import Store, environment_pk
 from runner.releases import ALICE, candidate, refused, write
 from runner.report_runs import CONFIG, node, run_of
 
@@ -143,8 +145,9 @@ def test_the_same_tree_is_the_same_release_and_nobodys_to_promote(
         versions.append(publish.pack(project, release.CI, "duckdb", tmp_path / f"work-{place}", lambda _: None).version)
     assert versions[0] == versions[1] != versions[2]
     assert all(release.is_ci(version) for version in versions)
-    release.commit(store, candidate(tmp_path / "packed", version=versions[0]))
-    message = refused(INVALID_REQUEST, lambda: promotion.promote(store, "prod", versions[0], by=ALICE, reason=None))
+    made = candidate(tmp_path / "packed")
+    release.commit(store, replace(made, version=release.ci_version(made.bundle)))
+    message = refused(INVALID_REQUEST, lambda: promotion.promote(store, "prod", release.ci_version(made.bundle), by=ALICE, reason=None))
     assert "is a pull request's tree" in message
     assert promotion.current(store, "prod") is None
 
@@ -157,6 +160,20 @@ def test_nobody_takes_the_version_of_a_pull_request(tmp_path: Path) -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+def takes_pull_requests(store: Store, environment: dict[str, Any]) -> None:
+    environment["slim_ci"] = {"state_target": None, "schema_suffixes": "pr_[0-9]+"}
+    store.put({"pk": environment_pk("prod"), "sk": stores.CONFIG, "config": json.dumps(environment)})
+
+
+def test_where_slim_ci_is_not_set_nothing_is_published(
+    store: Store, environment: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "publish", lambda *_, **__: pytest.fail("something was published"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(command_line.cli, ["ci", "-e", "prod", "--table", store.table, "--schema-suffix", "pr_7"])
+    assert done.exit_code == INVALID_REQUEST.exit_code and "slim_ci of the environment says which one does" in done.output
+
+
 def test_a_tree_that_does_not_parse_is_reported_like_any_other_failure(
     store: Store, environment: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +181,7 @@ def test_a_tree_that_does_not_parse_is_reported_like_any_other_failure(
         raise TypedError(COMPILATION_ERROR, "the project was not published, it does not parse: a | b")
 
     monkeypatch.setattr(publish, "publish", fail)
+    takes_pull_requests(store, environment)
     monkeypatch.setenv("DBT_RUNNER_TABLE", store.table)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from botocore import exceptions
 from click.testing import CliRunner, Result
 
 from dbt_runner import cli as command_line
-from dbt_runner import release
+from dbt_runner import config, release
 from dbt_runner.cli import aws
-from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, RELEASE_NOT_FOUND, RUNNER_ERROR, ErrorKind, TypedError
-from dbt_runner.store import CONFIG, CURRENT_RELEASE, Store, environment_pk
+from dbt_runner.cli import release as release_commands
+from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, RUNNER_ERROR, ErrorKind, TypedError
+from dbt_runner.store import CONFIG, CURRENT_RELEASE, Store, environment_pk, pointer_pk
 from runner.releases import candidate, objects, write
 
 CALLER = "arn:aws:sts::123456789012:user/moto"
@@ -67,17 +69,57 @@ def test_promote_as_json_says_what_the_audit_trail_says(settings: Store, tmp_pat
         release.commit(settings, candidate(tmp_path / version, version, version=version))
     output("promote", "-V", "1.0")
     promotion = json.loads(output("promote", "-V", "1.1", "-e", "prod", "--reason", "ticket 7", "--json"))
-    pointer = settings.get(environment_pk("prod"), CURRENT_RELEASE)
+    pointer = settings.get(pointer_pk("prod"), CURRENT_RELEASE)
     assert pointer is not None
     assert promotion == {
         "environment": "prod",
         "version": "1.1",
+        **{name: pointer[name] for name in ("digest", "manifest_digest", "project")},
         "previous": "1.0",
         "promoted_at": pointer["promoted_at"],
         "promoted_by": CALLER,
         "reason": "ticket 7",
         "changed": True,
     }
+
+
+def test_a_release_of_another_project_is_named_and_promoted_only_by_the_word(settings: Store, tmp_path: Path) -> None:
+    for version, project in (("1.0", "shop"), ("2.0", "stock")):
+        release.commit(settings, replace(candidate(tmp_path / version, version, version=version), project=project, adapter="postgres"))
+    output("promote", "-V", "1.0")
+    listed = output("list", "-e", "prod").splitlines()
+    assert listed[0].split()[:3] == ["VERSION", "PROJECT", "ADAPTER"]
+    assert {tuple(line.split()[:3]) for line in listed[1:]} == {("1.0", "shop", "postgres"), ("2.0", "stock", "postgres")}
+    refusal = error("promote", "-V", "2.0")
+    assert refusal.kind is INVALID_REQUEST
+    assert "of the dbt project stock, and prod runs 1.0 of shop: pass --other-project" in refusal.message
+    assert output("promote", "-V", "2.0", "--other-project").startswith("prod runs 2.0 from the next run on")
+    assert "--other-project" in error("rollback").message
+    assert output("rollback", "--other-project").startswith("prod runs 1.0 from the next run on")
+
+
+def test_publishing_what_the_environment_will_not_run_is_warned_of(settings: Store, tmp_path: Path) -> None:
+    made = release.commit(settings, replace(candidate(tmp_path / "1.0", version="1.0"), project="stock", adapter="postgres"))
+    release.commit(settings, candidate(tmp_path / "0.9", version="0.9"))
+    output("promote", "-V", "0.9")
+    target = config.load(settings, "prod")
+    assert release_commands._differences(settings, target, made.release) == [
+        "1.0 was parsed for postgres, and the warehouse of prod is duckdb",
+        "1.0 is of the dbt project stock, and prod runs 0.9 of shop: to promote it there, pass --other-project",
+    ]
+    assert release_commands._differences(settings, target, release.describe(settings, "0.9")) == []
+
+
+def test_promotions_are_held_against_the_long_term_audit(settings: Store, tmp_path: Path) -> None:
+    release.commit(settings, candidate(tmp_path / "1.0", version="1.0"))
+    output("promote", "-V", "1.0")
+    assert output("verify", "--promotions", "-e", "prod").endswith("the record of promotions of prod: 3 entries, unaltered\n")
+    pointer = settings.get(pointer_pk("prod"), CURRENT_RELEASE) or {}
+    settings.put({**pointer, "promoted_by": "somebody else"})
+    refusal = invoke("verify", "--promotions", "-e", "prod")
+    assert isinstance(refusal.exception, TypedError) and refusal.exception.kind is RELEASE_CORRUPT
+    assert "BAD POINTER#prod RELEASE#CURRENT: stands at 1.0" in refusal.output
+    assert error("verify", "--promotions", "--version", "1.0", "-e", "prod").kind is INVALID_REQUEST
 
 
 def test_list_show_and_rollback(settings: Store, tmp_path: Path) -> None:

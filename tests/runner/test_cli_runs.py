@@ -340,7 +340,7 @@ def running(store: Store) -> None:
     record_outcome(store, "now", 1, "freshness")
     store.put(node_item("now", "build", "stg_orders"))
     store.put({"pk": "ENV#prod", "sk": "LOCK", "owner": execution_arn("now"), "run_id": "now", "since": STARTED, "lease_until": 1795364100})
-    store.put({"pk": "ENV#prod", "sk": "RELEASE#CURRENT", "version": "1.4.2", "promoted_at": STARTED, "promoted_by": "the pipeline"})
+    store.put({"pk": "POINTER#prod", "sk": "RELEASE#CURRENT", "version": "1.4.2", "promoted_at": STARTED, "promoted_by": "the pipeline"})
 
 
 def test_status_shows_an_environment_at_a_glance(call: Call, store: Store) -> None:

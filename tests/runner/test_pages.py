@@ -14,7 +14,7 @@ from dbt_runner import config, dbt_docs, pages
 from dbt_runner.errors import MODEL_ERROR, ErrorKind
 from dbt_runner.outcome import Outcome
 from dbt_runner.request import AttemptKey
-from dbt_runner.store import CURRENT_RELEASE, Store, environment_pk, step_sk
+from dbt_runner.store import CURRENT_RELEASE, Store, environment_pk, pointer_pk, step_sk
 from runner.recorded_runs import node_item, record_outcome, record_run
 from runner.report_runs import manifest_of
 
@@ -125,7 +125,8 @@ def test_documentation_is_kept_by_release_and_only_the_current_one_is_shown_firs
 ) -> None:
     if current:
         by = {"promoted_at": "2026-11-22T09:00:00.000Z", "promoted_by": "arn"}
-        store.put({"pk": environment_pk("prod"), "sk": CURRENT_RELEASE, "version": current, **by})
+        by |= {"digest": "0" * 64, "manifest_digest": "0" * 64, "project": "shop"}
+        store.put({"pk": pointer_pk("prod"), "sk": CURRENT_RELEASE, "version": current, **by})
     assert pages.publish_documentation(store, end(3, None, PAGE)) == published
     assert keys(store) == set(published) and {body(store, key) for key in published} == {
         dbt_docs.sealed(PAGE[pages.DOCUMENTATION].encode()).decode()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from dbt_runner import cli as command_line
-from dbt_runner import integrity, promotion, prune, release
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_NOT_FOUND
+from dbt_runner import integrity, pins, promotion, prune, release
+from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND
 from dbt_runner.prune import Rules
 from dbt_runner.store import CONFIG, RELEASE_META, Item, Store, environment_pk, release_key, release_pk
 from runner.conftest import config_of
@@ -23,6 +26,19 @@ from runner.releases import ALICE, BOB, candidate, refused
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 RULES = Rules(older_than=timedelta(days=90), keep=1, ci_older_than=timedelta(days=14))
+
+
+def named(folder: Path, name: str) -> release.Candidate:
+    """A release of this name; that of a pull request has the name of its content."""
+    made = candidate(folder / name, f"select '{name}'", version=name)
+    return replace(made, version=release.ci_version(made.bundle)) if release.is_ci(name) else made
+
+
+@functools.cache
+def ci(name: str) -> str:
+    """The version of a pull request's release."""
+    with tempfile.TemporaryDirectory() as folder:
+        return named(Path(folder), name).version
 
 
 def ago(days: float) -> str:
@@ -38,7 +54,7 @@ def publish(store: Store, environment: dict[str, Any], tmp_path: Path, monkeypat
             version = name.replace("_", "-")
             with monkeypatch.context() as patch:
                 patch.setattr(release, "now", lambda age=age: ago(age))
-                release.commit(store, candidate(tmp_path / version, f"select '{version}'", version=version))
+                release.commit(store, named(tmp_path, version))
 
     return publish
 
@@ -55,8 +71,8 @@ def kept(verdicts: Iterable[prune.Verdict]) -> dict[str, str | None]:
 
 
 def there(store: Store) -> set[str]:
-    # moto names folders also where all objects are deleted.
-    return {version for version in store.folders("releases/") if store.has_objects(release_key(version, ""))}
+    # The description of one that was removed stays.
+    return {version for version in store.folders("releases/") if store.has_objects(release_key(version, release.BUNDLE))}
 
 
 def meta(store: Store, version: str) -> Item | None:
@@ -75,7 +91,7 @@ def test_what_anybody_refers_to_stays(store: Store, publish: Callable[..., None]
         Bucket=store.bucket, Key=f"runs/prod/{ago(300)[:10].replace('-', '/')}/by-hand/build/1/dbt.log", Body=b"x"
     )
     request = json.dumps({"steps": [], "defer_to": "compared-with"})
-    record_run(store, "comparing", ago(30), release="ci-run", request=request, status="FAILED", ended_at=ago(30))
+    record_run(store, "comparing", ago(30), release=ci("ci-run"), request=request, status="FAILED", ended_at=ago(30))
     record_run(store, "resumable", ago(80), release="resumable", status="FAILED", ended_at=ago(80))
     record_run(store, "expired", ago(200), release="long-gone", status="FAILED", ended_at=ago(200))
 
@@ -86,9 +102,9 @@ def test_what_anybody_refers_to_stays(store: Store, publish: Callable[..., None]
         kept(done)
         == kept(dry)
         == {
-            "ci-new": "published, promoted or replaced since 2026-11-11",
-            "ci-run": None,
-            "ci-old": None,
+            ci("ci-new"): "published, promoted or replaced since 2026-11-11",
+            ci("ci-run"): None,
+            ci("ci-old"): None,
             "newest": "one of the newest 1",
             "long-gone": None,
             "resumable": "run resumable",
@@ -104,7 +120,7 @@ def test_what_anybody_refers_to_stays(store: Store, publish: Callable[..., None]
         }
     )
     assert there(store) == {version for version, why in kept(done).items() if why}
-    assert (meta(store, "ci-old"), meta(store, "ci-run")) == (None, None)
+    assert (meta(store, ci("ci-old")), meta(store, ci("ci-run"))) == (None, None)
     tombstone = meta(store, "unused") or {}
     assert (tombstone["retired_by"], tombstone["digest"]) == (BOB, tombstone["digest"]) and "retired_at" in tombstone
     assert kept(prune.prune(store, RULES, by=BOB, moment=NOW)) == {version: why for version, why in kept(done).items() if why}
@@ -120,7 +136,11 @@ def test_a_version_that_is_retired_never_comes_back_and_a_pull_requests_tree_may
     again = candidate(tmp_path / "again", "select 'old'", version="old")
     assert "retired" in refused(INVALID_REQUEST, lambda: release.published(store, "old", again.bundle))
     assert [found.version for found in release.catalog(store)] == ["newest"]
-    assert release.commit(store, candidate(tmp_path / "ci", "select 'ci-1'", version="ci-1")).new
+    # Not even by a publisher who has replaced the item: its description stays and cannot be overwritten.
+    store.delete(release_pk("old"), RELEASE_META)
+    other = candidate(tmp_path / "other", "select 'other'", version="old")
+    assert "does not describe its other files" in refused(RELEASE_CORRUPT, lambda: release.commit(store, other))
+    assert release.commit(store, named(tmp_path / "ci", "ci-1")).new
 
 
 class Raced(Store):
@@ -150,11 +170,13 @@ def test_a_promotion_that_is_faster_keeps_the_release(store: Store, publish: Cal
 def test_a_promotion_that_is_slower_is_refused(store: Store, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """It had seen the release before that was marked, and is about to move the pointer."""
     publish(old=400, newest=1)
+    seen = release.find(store, "old")
+    pins.hold(store, "prod", seen, by=ALICE)
     messages: list[str] = []
 
     def promote() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(integrity, "require_release", lambda *_: None)
+            patch.setattr(integrity, "require_release", lambda *_: seen)
             messages.append(refused(RELEASE_NOT_FOUND, lambda: promotion.promote(store, "prod", "old", by=ALICE, reason=None)))
 
     assert kept(prune.prune(Raced(store, 2, promote), RULES, by=BOB, moment=NOW))["old"] is None
@@ -211,4 +233,4 @@ def test_the_command_says_what_goes_and_why_the_rest_stays(
     assert there(store) == {"old", "newest"}
     done = CliRunner().invoke(command_line.cli, arguments)
     assert done.exit_code == 0 and done.stdout.endswith("removed 1 of 2 releases\n")
-    assert store.has_objects(release_key("newest", "")) and not store.has_objects(release_key("old", ""))
+    assert store.has_objects(release_key("newest", release.BUNDLE)) and not store.has_objects(release_key("old", release.BUNDLE))

@@ -92,6 +92,7 @@ def test_a_committed_release_is_found_and_fetched(store: Store, tmp_path: Path) 
         "author": ALICE,
         "published_at": done.release.published_at,
         "project": "shop",
+        "adapter": "duckdb",
     }
     fetched = release.fetch(store, "1.4.2", tmp_path / "out")
     assert (fetched.version, fetched.digest, fetched.git_commit) == ("1.4.2", sha256_of(mine.bundle), None)

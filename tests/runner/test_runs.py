@@ -482,7 +482,7 @@ def test_an_environment_shows_its_release_lock_running_run_and_last_runs(
     record_run(store, "my-run", NOON)
     record_outcome(store, "my-run", 1, "freshness")
     store.put(lock("my-run"))
-    store.put({"pk": "ENV#prod", "sk": "RELEASE#CURRENT", "version": "1.4.2", "promoted_at": NOON, "promoted_by": "ci"})
+    store.put({"pk": "POINTER#prod", "sk": "RELEASE#CURRENT", "version": "1.4.2", "promoted_at": NOON, "promoted_by": "ci"})
     status = runs.environment_status(store, stepfunctions, config)
     assert status.release == runs.CurrentRelease("1.4.2", None, NOON, "ci", None)
     assert status.lock == runs.Lock("my-run", execution_arn("my-run"), NOON, "2026-11-22T16:15:00.000Z")

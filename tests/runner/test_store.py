@@ -112,22 +112,22 @@ def test_a_table_that_accepts_nothing_is_given_up_on(store: Store) -> None:
 
 @pytest.mark.parametrize(("expected", "moved"), [("1.0", True), ("0.9", False), (None, False)])
 def test_a_pointer_moves_with_its_record_or_not_at_all(store: Store, expected: str | None, moved: bool) -> None:
-    store.put({"pk": "ENV#prod", "sk": "RELEASE#CURRENT", "version": "1.0"})
-    pointer = {"pk": "ENV#prod", "sk": "RELEASE#CURRENT", "version": "2.0"}
-    record = {"pk": "ENV#prod", "sk": "PROMOTION#t", "version": "2.0"}
+    store.put({"pk": "POINTER#prod", "sk": "RELEASE#CURRENT", "version": "1.0"})
+    pointer = {"pk": "POINTER#prod", "sk": "RELEASE#CURRENT", "version": "2.0"}
+    record = {"pk": "POINTER#prod", "sk": "PROMOTION#t", "version": "2.0"}
     if moved:
         store.move_pointer(pointer, record, expected_version=expected)
     else:
         with pytest.raises(AlreadyThere):
             store.move_pointer(pointer, record, expected_version=expected)
-    assert (store.get("ENV#prod", "RELEASE#CURRENT") == pointer) is moved
-    assert (store.get("ENV#prod", "PROMOTION#t") == record) is moved
+    assert (store.get("POINTER#prod", "RELEASE#CURRENT") == pointer) is moved
+    assert (store.get("POINTER#prod", "PROMOTION#t") == record) is moved
 
 
 def test_a_first_pointer_needs_none_before_it(store: Store) -> None:
-    pointer = {"pk": "ENV#prod", "sk": "RELEASE#CURRENT", "version": "1.0"}
-    store.move_pointer(pointer, {"pk": "ENV#prod", "sk": "PROMOTION#t"}, expected_version=None)
-    assert store.get("ENV#prod", "RELEASE#CURRENT") == pointer
+    pointer = {"pk": "POINTER#prod", "sk": "RELEASE#CURRENT", "version": "1.0"}
+    store.move_pointer(pointer, {"pk": "POINTER#prod", "sk": "PROMOTION#t"}, expected_version=None)
+    assert store.get("POINTER#prod", "RELEASE#CURRENT") == pointer
 
 
 def test_a_file_is_stored_with_its_digest(store: Store, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ SECRETS = {
 DATABASES = {"prod": "cluster-PROD0/dbt_prod", "prod-eu": "cluster-PRODEU0/dbt_eu"}
 # The tables of the long-term audit, folders of the bucket.
 TABLES = ("runs", "attempts", "nodes", "promotions")
-POINTER = ("pk", "sk", "version", "previous", "promoted_at", "promoted_by", "reason")
+POINTER = ("pk", "sk", "version", "digest", "manifest_digest", "project", "previous", "promoted_at", "promoted_by", "reason")
 
 # Actions that know no resource, so that IAM cannot hold them to an environment (docs/security.md#roles).
 ACCOUNT_WIDE = (
@@ -104,7 +104,7 @@ def things_of(environment: str) -> list[str]:
         f"arn:aws:events:{regional}:rule/{own}-finalize",
         *(f"arn:aws:scheduler:{regional}:{thing}" for thing in (f"schedule-group/{own}", f"schedule/{own}/*")),
         *(f"arn:aws:logs:{regional}:log-group:{group}" for group in _groups(environment)),
-        *(f"{BUCKET}/{prefix}/{environment}/*" for prefix in ("runs", "cache", "docs")),
+        *(f"{BUCKET}/{prefix}/{environment}/*" for prefix in ("runs", "cache", "docs", "pins")),
         *(f"{BUCKET}/audit/{table}/env={environment}/*" for table in TABLES),
         f"arn:aws:rds-db:{regional}:dbuser:{DATABASES[environment]}",
         *SECRETS[environment],
@@ -116,9 +116,9 @@ def _groups(environment: str) -> tuple[str, ...]:
     return f"/{NAME}/{environment}/*", f"/aws/vendedlogs/states/{own}:*", f"/aws/lambda/{own}:*"
 
 
-def items_of(environment: str) -> tuple[str, str]:
+def items_of(environment: str) -> tuple[str, str, str]:
     """Patterns of the partition keys of one environment."""
-    return f"ENV#{environment}", f"RUN#{environment}#*"
+    return f"ENV#{environment}", f"POINTER#{environment}", f"RUN#{environment}#*"
 
 
 def claims(mine: str, other: str) -> Iterator[Claim]:
@@ -160,12 +160,26 @@ def _about_items(mine: str, other: str) -> Iterator[Claim]:
         ),
     )
     yield Claim("delete an item", ("task", *FEDERATED), lambda r: z3.And(on_table(r), r.does("dynamodb:Delete*", "dynamodb:PartiQL*")))
-    yield Claim("write an outcome", ("deployer",), writes_outside(f"ENV#{mine}", "RELEASE#*"))
     yield Claim(
-        "write configuration, a lock or a run's record",
+        "write an outcome, configuration, a lock, a job's state or a run's record",
+        ("deployer",),
+        writes_outside(f"POINTER#{mine}", "RELEASE#*"),
+    )
+    yield Claim(
+        "write anything but a pointer where the pointer is",
         ("deployer",),
         lambda r: z3.And(
-            on_table(r), r.does(*writes), r.has(LEADING, "ENV#*"), _not(z3.And(r.present(ATTRIBUTES), r.has(ATTRIBUTES, *POINTER)))
+            on_table(r),
+            r.does(*writes),
+            r.has(LEADING, f"POINTER#{mine}"),
+            _not(z3.And(r.present(ATTRIBUTES), r.has(ATTRIBUTES, *POINTER))),
+        ),
+    )
+    yield Claim(
+        "move the pointer, or rewrite the record of its moves",
+        tuple(role for role in ROLES if role != "deployer"),
+        lambda r: z3.And(
+            on_table(r), r.has(LEADING, "POINTER#*"), _not(r.does("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"))
         ),
     )
     yield Claim(
@@ -185,7 +199,8 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     releases, runs, cache = f"{BUCKET}/releases/*", f"{BUCKET}/runs/{mine}/*", f"{BUCKET}/cache/{mine}/*"
     docs, freshness = f"{BUCKET}/docs/{mine}/*", f"{BUCKET}/runs/{mine}/*/sources.json"
     rows = {table: f"{BUCKET}/audit/{table}/env={mine}/*" for table in TABLES}
-    once = [pattern for table, pattern in rows.items() if table != "runs"]
+    pins = f"{BUCKET}/pins/{mine}/*"
+    once = [pins, *(pattern for table, pattern in rows.items() if table != "runs")]
     prefixes = [f"docs/{mine}/*", *(f"audit/{table}/env={mine}/*" for table in TABLES)]
     yield Claim("touch the audit bucket", ("warehouse", "execution", "scheduler", "events"), on_bucket)
     yield Claim(
@@ -196,17 +211,22 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     others = tuple(role for role in ROLES if role != "states")
     yield Claim("write the row of a run", others, lambda r: z3.And(r.on(rows["runs"]), r.does("s3:Put*", "s3:Replicate*")))
     yield Claim(
-        "touch an object but releases, its own runs, rows of the long-term audit, documentation and parse cache",
+        "touch an object but releases, its own runs, pins, rows of the long-term audit, documentation and parse cache",
         ROLES,
-        lambda r: z3.And(on_objects(r), _not(r.on(releases, runs, cache, docs, *rows.values()))),
+        lambda r: z3.And(on_objects(r), _not(r.on(releases, runs, cache, docs, pins, *rows.values()))),
     )
     yield Claim(
-        "do more to the bucket than list releases, its own runs, rows, documentation and parse cache",
+        "do more to the bucket than list releases, its own runs, pins, rows, documentation and parse cache",
         ROLES,
         lambda r: z3.And(
             r.on(BUCKET),
             _not(r.does(*ACCOUNT_WIDE)),
-            _not(z3.And(r.does("s3:ListBucket"), r.has("s3:prefix", "releases/*", f"runs/{mine}/*", f"cache/{mine}/*", *prefixes))),
+            _not(
+                z3.And(
+                    r.does("s3:ListBucket"),
+                    r.has("s3:prefix", "releases/*", f"pins/{mine}/*", f"runs/{mine}/*", f"cache/{mine}/*", *prefixes),
+                )
+            ),
         ),
     )
     yield Claim(
@@ -214,9 +234,19 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     )
     yield Claim("write a release", ("task", "operator"), lambda r: z3.And(r.on(releases), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))))
     yield Claim(
-        "overwrite a published file or a row",
+        "overwrite a published file, a pin or a row",
         ROLES,
         lambda r: z3.And(r.on(releases, *once), r.does("s3:Put*", "s3:Replicate*"), _not(r.present("s3:if-none-match"))),
+    )
+    yield Claim(
+        "pin a version",
+        tuple(role for role in ROLES if role not in ("task", "deployer")),
+        lambda r: z3.And(r.on(pins), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))),
+    )
+    yield Claim(
+        "do more to a pin than read it and write it once",
+        ("task", "deployer"),
+        lambda r: z3.And(r.on(pins), _not(r.does("s3:GetObject", "s3:PutObject", *ACCOUNT_WIDE))),
     )
     yield Claim("write a promotion's row", ("task", "operator"), lambda r: z3.And(r.on(rows["promotions"]), r.does("s3:Put*")))
     yield Claim("write an attempt's row", FEDERATED, lambda r: z3.And(r.on(rows["attempts"], rows["nodes"]), r.does("s3:Put*")))

@@ -100,9 +100,15 @@ def test_what_pull_requests_may_publish_nobody_else_runs(planned: dict[str, dict
 
     def pointers(r: Request) -> Any:
         writes = r.does("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
-        return z3.And(r.on(table), r.has(LEADING, "ENV#*"), z3.Not(r.has(LEADING, "ENV#ci")), writes)
+        return z3.And(r.on(table), r.has(LEADING, "ENV#*", "POINTER#*"), writes)
 
-    for question in (files, items, pointers):
+    def promotions(r: Request) -> Any:
+        return z3.And(r.on(f"arn:aws:s3:::{bucket}/pins/*", f"arn:aws:s3:::{bucket}/audit/*"), r.does("s3:Put*", "s3:Delete*"))
+
+    def pointer_of_ci(r: Request) -> Any:
+        return z3.And(pointers(r), r.has(LEADING, "POINTER#ci"))
+
+    for question in (files, items, pointers, promotions, pointer_of_ci):
         can = {}
         for env in ("ci", "staging"):
             (policy,) = [

@@ -97,10 +97,15 @@ def _calls(mine: str) -> Iterator[tuple[str, str, dict[str, str]]]:
         yield f"states:{verb}Execution", execution, {}
     # history and cost read many nodes at once.
     for verb in ("GetItem", "Query", "BatchGetItem"):
-        for key in (f"ENV#{mine}", f"RUN#{mine}#r-1"):
+        for key in (f"ENV#{mine}", f"POINTER#{mine}", f"RUN#{mine}#r-1"):
             yield f"dynamodb:{verb}", TABLE, {LEADING: key}
     # release verify --run --archive: the rows, what they name, and the release.
-    for folder in ("releases/1.4.2", f"runs/{mine}/2026/11/23/r-1", *(f"audit/{table}/env={mine}/date=2026-11-23" for table in TABLES)):
+    for folder in (
+        "releases/1.4.2",
+        f"pins/{mine}",
+        f"runs/{mine}/2026/11/23/r-1",
+        *(f"audit/{table}/env={mine}/date=2026-11-23" for table in TABLES),
+    ):
         yield "s3:GetObject", f"{BUCKET}/{folder}/x", {}
         yield "s3:ListBucket", BUCKET, {"s3:prefix": f"{folder}/"}
 

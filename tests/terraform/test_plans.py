@@ -268,7 +268,7 @@ def test_the_runner_cannot_change_the_environment_or_a_release(two_environments:
     assert {key for s in statements if writes & set(listed(s["Action"])) for key in leading_keys(s)} == {"RUN#prod#*"}
     assert {r for s in statements if "s3:PutObject" in listed(s["Action"]) for r in listed(s["Resource"])} == {
         f"arn:aws:s3:::analytics-audit-123456789012-eu-central-1/{prefix}/*"
-        for prefix in ("audit/attempts/env=prod", "audit/nodes/env=prod", "cache/prod", "docs/prod", "runs/prod")
+        for prefix in ("audit/attempts/env=prod", "audit/nodes/env=prod", "cache/prod", "docs/prod", "pins/prod", "runs/prod")
     }
     actions = {a for s in statements for a in listed(s["Action"])}
     assert not {"dynamodb:DeleteItem", "s3:DeleteObject", "s3:DeleteObjectVersion"} & actions
@@ -411,8 +411,10 @@ def test_an_environment_reads_and_writes_no_item_of_another(two_environments: tf
         return any(fnmatchcase(key, pattern) for pattern in patterns)
 
     assert not allowed(f"ENV#{other}")
+    assert not allowed(f"POINTER#{other}")
     assert not allowed(f"RUN#{other}#some-run")
     assert allowed(f"ENV#{mine}")
+    assert allowed(f"POINTER#{mine}")
     assert allowed(f"RUN#{mine}#some-run")
 
 

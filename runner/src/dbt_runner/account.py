@@ -77,8 +77,10 @@ def read(store: Store, environment: str, run_id: str) -> Account:
         checks += [check_object(store, artifact["key"], artifact["sha256"]) for artifact in row.get("artifacts", ())]
     checks += _missing(run, attempts, key)
     checks += _release(store, run, attempts)
+    promotion = _promotion(store, environment, run)
+    checks += _promoted(promotion, attempts, key)
     nodes.sort(key=lambda node: (node.get("started_at") or "", node["unique_id"]))
-    return Account(run, _promotion(store, environment, run), tuple(attempts), tuple(nodes), tuple(checks))
+    return Account(run, promotion, tuple(attempts), tuple(nodes), tuple(checks))
 
 
 def _contradiction(run: Row, attempt: Row) -> str | None:
@@ -110,14 +112,28 @@ def _release(store: Store, run: Row, attempts: Sequence[Row]) -> Iterator[Check]
             yield check_object(store, release_key(str(version), name), sha256)
 
 
+def _promoted(promotion: Row | None, attempts: Sequence[Row], key: str) -> Iterator[Check]:
+    """Attempts that had other content under the version than was promoted."""
+    promised = promotion.get("digest") if promotion else None
+    for sha256 in dict.fromkeys(str(row["release_digest"]) for row in attempts if row.get("release_digest")):
+        if promised is not None and sha256 != promised:
+            yield Check(key, f"ran a release with the sha256 {sha256}, {promised} was promoted")
+
+
 def _promotion(store: Store, environment: str, run: Row) -> Row | None:
     """The last move of the pointer before the run began, if it was to the run's release."""
-    last = None
+    last: Row | None = None
     for key in store.keys(archive_prefix("promotions", environment)):
-        for row in _rows(store, key):
-            if row["promoted_at"] <= run["started_at"] and (last is None or row["promoted_at"] > last["promoted_at"]):
+        try:
+            rows = _rows(store, key)
+        except ValueError:
+            # The deployer writes these, and one that is none must not hide the others.
+            continue
+        for row in rows:
+            moment = row.get("promoted_at") if isinstance(row, dict) else None
+            if isinstance(moment, str) and moment <= run["started_at"] and (last is None or moment > last["promoted_at"]):
                 last = row
-    return last if last is not None and last["version"] == run.get("release") else None
+    return last if last is not None and last.get("version") == run.get("release") else None
 
 
 def _steps(run: Row) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dbt_runner import (
     __version__,
+    admission,
     archive,
     audit,
     claim,
@@ -156,8 +157,9 @@ class Attempt:
             # Should this attempt come no further, its outcome still speaks for the whole step.
             self._report = resume.merge(self._report, earlier)
             log.info("fetching release", release=asked.release)
-            self._release = release.find(self._store, asked.release)
+            self._release = admission.admit(self._store, asked, asked.release, "release")
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
+            admission.require_same(self._release, fetched)
             artifacts = work / "target"
             artifacts.mkdir()
             target = profile.of_run(asked)
@@ -213,11 +215,13 @@ class Attempt:
 
     def _check(self, asked: AttemptRequest, work: Path, log: JsonLog) -> Outcome:
         with self._interrupts.raising():
-            self._release = release.find(self._store, asked.release)
+            self._release = admission.admit(self._store, asked, asked.release, "release")
         project, warehouse = work / "project", asked.config.warehouse
         if warehouse.profile == profile.FROM_PROJECT:
             with self._interrupts.raising():
-                project = self._compute.fetch(self._store, asked.release, project).project
+                fetched = self._compute.fetch(self._store, asked.release, project)
+                admission.require_same(self._release, fetched)
+                project = fetched.project
         else:
             project.mkdir()
         spec = worker_spec.of_check(asked, work, project)

@@ -75,6 +75,11 @@ class EnvironmentConfig:
     requests: Requests = Requests()
 
     @property
+    def slim_ci(self) -> bool:
+        """Whether releases of pull requests (ci-*) may run here and be compared with: the environment says something of slim_ci."""
+        return self.state_target is not None or self.schema_suffixes is not None
+
+    @property
     def log_groups(self) -> tuple[str, ...]:
         """That of the containers, and that of the Lambda function where there is one."""
         return (self.log_group,) if self.function is None else (self.log_group, self.function["log_group"])

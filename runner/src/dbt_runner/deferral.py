@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dbt_runner import outcome, profile, release, worker_spec
+from dbt_runner import admission, outcome, profile, release, worker_spec
 from dbt_runner.errors import TypedError
 from dbt_runner.events import StepReport, WorkerSpec
 from dbt_runner.logs import JsonLog
@@ -48,13 +48,14 @@ def prepare(
         The folder with its manifest.json, and what the release is.
 
     Raises:
-        TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt, or whatever the parse came to.
+        TypedError: Dbt.InvalidRequest, Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt, or whatever the parse came to.
     """
-    meta = release.find(stores.patient, version)
+    meta = admission.admit(stores.patient, asked, version, "defer_to")
     log.info("parsing the release to compare with", release=version)
     target, artifacts = profile.of_state(asked), folder / "target"
     artifacts.mkdir(parents=True)
     fetched = release.fetch(stores.patient, version, folder / "project")
+    admission.require_same(meta, fetched)
     target.write(folder / "profiles", fetched.project)
     cache = ParseCache(stores.hasty, asked, fetched, target, artifacts, log, mask)
     cache.fetch()

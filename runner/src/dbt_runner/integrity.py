@@ -1,6 +1,7 @@
 """Is what lies in the bucket what was recorded? Every byte is read again.
 
-The digests stand in the table, which only the roles of the flow write; who can change an object cannot change its record with it.
+The digests of a run's artifacts stand in the table. Those of a release stand in its item, which a deployer can replace, and in
+its release.json and the pins of the environments that took it (see dbt_runner.pins), which nobody overwrites.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def check_release(store: Store, version: str) -> list[Check]:
     return [
         check_object(store, release_key(version, release.BUNDLE), meta.digest),
         check_object(store, release_key(version, release.MANIFEST), meta.manifest_digest),
-        _check_description(store, meta),
+        check_description(store, meta),
     ]
 
 
@@ -75,7 +76,12 @@ def check_object(store: Store, key: str, sha256: str) -> Check:
     return Check(key, None if found == sha256 else f"has the sha256 {found}, {sha256} was recorded")
 
 
-def _check_description(store: Store, meta: release.ReleaseMeta) -> Check:
+def check_description(store: Store, meta: release.ReleaseMeta) -> Check:
+    """Holds a release's META item against the description that was published with it.
+
+    Raises:
+        TypedError: Dbt.ReleaseNotFound.
+    """
     key = release_key(meta.version, release.DESCRIPTION)
     try:
         about = release.describe(store, meta.version)

@@ -7,6 +7,7 @@ in the end its item says so. Whatever is interrupted is finished by the next cal
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections import defaultdict
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from dbt_runner import promotion, release
+from dbt_runner.errors import RELEASE_CORRUPT, TypedError
 from dbt_runner.store import (
     CURRENT_RELEASE,
+    POINTER_PREFIX,
     PROMOTION_PREFIX,
     RELEASE_META,
     RUN_PREFIX,
@@ -30,7 +33,9 @@ from dbt_runner.store import (
 
 # How long Step Functions knows an execution, and so a run can be resumed.
 _RESUMABLE = timedelta(days=90)
-_FILES = (release.BUNDLE, release.MANIFEST, release.DESCRIPTION)
+# The description stays. It cannot be overwritten, so that the version can never be published again with other content, not even by a
+# deployer who replaces the item that says that it is retired.
+_FILES = (release.BUNDLE, release.MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,9 @@ class Verdict:
 
 
 def prune(store: Store, rules: Rules, *, by: str, dry_run: bool = False, moment: datetime | None = None) -> list[Verdict]:
-    """Removes the releases that nobody needs: their objects go, their items stay and say when and by whom.
+    """Removes the releases that nobody needs: bundle and manifest go, their items stay and say when and by whom.
 
-    The item of a pull request's release goes too: its version is its content, which may come again.
+    Of a pull request's release nothing stays: its version is its content, which may come again.
 
     Args:
         by: who does it, as AWS knows them (an ARN).
@@ -76,6 +81,9 @@ def prune(store: Store, rules: Rules, *, by: str, dry_run: bool = False, moment:
 
     Returns:
         all releases that there were, the newest first.
+
+    Raises:
+        TypedError: Dbt.ReleaseCorrupt when an item that decides what goes is not what dbt-runner writes.
     """
     moment = moment or datetime.now(UTC)
     first = judge(store, rules, moment)
@@ -91,6 +99,7 @@ def prune(store: Store, rules: Rules, *, by: str, dry_run: bool = False, moment:
         elif _change(store, version, {"deleting_at": now()}, mine):
             store.delete_objects(release_key(version, name) for name in _FILES)
             if release.is_ci(version):
+                store.delete_objects([release_key(version, release.DESCRIPTION)])
                 store.delete(release_pk(version), RELEASE_META)
             else:
                 _change(store, version, {"retired_at": now()}, mine)
@@ -103,13 +112,13 @@ def judge(store: Store, rules: Rules, moment: datetime) -> list[Verdict]:
     pointers: list[Item] = []
     moves: defaultdict[str, list[Item]] = defaultdict(list)
     runs: defaultdict[str, list[Item]] = defaultdict(list)
-    for item in store.scan(_ATTRIBUTES, {"pk": ("ENV#", "RELEASE#")}):
+    for item in store.scan(_ATTRIBUTES, {"pk": ("ENV#", POINTER_PREFIX, "RELEASE#")}):
         if item["sk"] == RELEASE_META and "retired_at" not in item:
-            metas.append(item)
-        elif item["sk"] == CURRENT_RELEASE:
-            pointers.append(item)
+            metas.append(_whole(item, "published_at", at=release_pk(str(item.get("version")))))
+        elif item["sk"] == CURRENT_RELEASE and item["pk"].startswith(POINTER_PREFIX):
+            pointers.append(_whole(item, "version"))
         elif item["sk"].startswith(PROMOTION_PREFIX):
-            moves[item["pk"]].append(item)
+            moves[item["pk"]].append(_whole(item, "version", "promoted_at"))
         elif item["sk"].startswith(RUN_PREFIX):
             for version in _named_by(item):
                 runs[version].append(item)
@@ -121,8 +130,9 @@ def judge(store: Store, rules: Rules, moment: datetime) -> list[Verdict]:
         version = meta["version"]
         limit = moment - (rules.ci_older_than if release.is_ci(version) else rules.older_than)
         why = pointed.get(version)
-        if "deleting_at" in meta:
-            # Its objects may be gone already.
+        if "deleting_at" in meta and why is None:
+            # Its objects may be gone already. Of one that an environment points to they are not: prune marks none that is, and no
+            # promotion takes one that is marked. Such a mark is another writer's.
             verdicts.append(Verdict(version, meta["published_at"], meta["size"], None))
             continue
         if why is None and version in newest:
@@ -135,6 +145,28 @@ def judge(store: Store, rules: Rules, moment: datetime) -> list[Verdict]:
     return verdicts
 
 
+def _whole(item: Item, *texts: str, at: str | None = None) -> Item:
+    """An item that a deployer could have replaced, if it still says what decides what goes: nothing goes by guesses.
+
+    Args:
+        texts: attributes that it must have.
+        at: its partition key.
+
+    Raises:
+        TypedError: Dbt.ReleaseCorrupt.
+    """
+    if all(isinstance(item.get(name), str) for name in texts) and at in (None, item["pk"]):
+        with contextlib.suppress(ValueError):
+            for name in texts:
+                if name.endswith("_at"):
+                    datetime.fromisoformat(item[name]).astimezone(UTC)
+            return item
+    raise TypedError(
+        RELEASE_CORRUPT,
+        f"the item {item['sk']} of {item['pk']} is not what dbt-runner writes: nothing was removed; find out who replaced it",
+    )
+
+
 _ATTRIBUTES = (
     *("pk", "sk", "version", "previous", "promoted_at", "published_at", "size", "deleting_at", "retired_at"),
     *("run_id", "release", "request", "started_at", "ended_at", "artifacts"),
@@ -145,7 +177,7 @@ def _pointed(pointers: Sequence[Item], moves: Mapping[str, Sequence[Item]]) -> d
     """Versions that an environment runs, ran before, or would go back to, with the reason."""
     found: dict[str, str] = {}
     for pointer in pointers:
-        environment = pointer["pk"].removeprefix("ENV#")
+        environment = pointer["pk"].removeprefix(POINTER_PREFIX)
         history = sorted(moves.get(pointer["pk"], ()), key=lambda move: str(move["sk"]))
         back = promotion.rollback_target(str(move["version"]) for move in history)
         for version, why in (

@@ -32,14 +32,18 @@ BUNDLE = "bundle.tar.gz"
 MANIFEST = "manifest.json"
 DESCRIPTION = "release.json"
 
-# What the versions of pull requests' trees begin with: the rest is their content, and no environment ever runs them by itself.
+# What the versions of pull requests' trees begin with; the rest is the beginning of their bundle's sha256. 128 bits, because the author
+# of a pull request could find two bundles with the same 64.
 CI = "ci"
 CI_PREFIX = "ci-"
+CI_DIGITS = 32
 
 # The attribute of an item by which a release is on its way out, or gone: see dbt_runner.prune.
 RETIRING = "retiring_at"
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CI_VERSION = re.compile(rf"{CI_PREFIX}[0-9a-f]{{{CI_DIGITS}}}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class ReleaseMeta:
         git_commit: None when the project was not in a git checkout.
         project: the dbt project's name.
         published_at: ISO 8601, UTC.
+        adapter: the warehouse type that the project was parsed for.
     """
 
     version: str
@@ -63,6 +68,7 @@ class ReleaseMeta:
     author: str
     published_at: str
     project: str
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,11 @@ class Description(ReleaseMeta):
 
     Attributes:
         git_dirty: whether the checkout held changes that were not committed; None without git.
-        adapter: the warehouse type that the project was parsed for.
         counts: nodes of the project and its packages by resource type.
     """
 
     git_branch: str | None
     git_dirty: bool | None
-    adapter: str
     counts: Mapping[str, int]
 
 
@@ -119,7 +123,7 @@ class Release:
 
 
 def check_version(version: str) -> None:
-    """Refuses a version that cannot be part of a key.
+    """Refuses a version that cannot be part of a key, or that looks like a pull request's and cannot be one.
 
     Raises:
         TypedError: Dbt.InvalidRequest.
@@ -128,16 +132,30 @@ def check_version(version: str) -> None:
         raise TypedError(
             INVALID_REQUEST, f"version {version!r}: use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
         )
+    if is_ci(version) and not _CI_VERSION.fullmatch(version):
+        raise TypedError(
+            INVALID_REQUEST,
+            f"version {version!r}: only {CI_PREFIX} and the first {CI_DIGITS} hexadecimal digits of its content's sha256, in lower case, "
+            "begin so: these versions are made by dbt-runner ci",
+        )
+
+
+def _is_version(name: str) -> bool:
+    try:
+        check_version(name)
+    except TypedError:
+        return False
+    return True
 
 
 def is_ci(version: str) -> bool:
-    """Whether a version is that of a pull request's tree."""
-    return version.startswith(CI_PREFIX)
+    """Whether a version is that of a pull request's tree, or is written like one: upper case is no way around the rules for them."""
+    return version.lower().startswith(CI_PREFIX)
 
 
 def ci_version(bundle: Path) -> str:
     """The version of a pull request's tree: the same content has the same one, whoever packs it and when."""
-    return f"{CI_PREFIX}{sha256_of(bundle)[:16]}"
+    return _ci_version(sha256_of(bundle))
 
 
 def find(store: Store, version: str) -> ReleaseMeta:
@@ -157,7 +175,7 @@ def find(store: Store, version: str) -> ReleaseMeta:
 
 def catalog(store: Store) -> list[ReleaseMeta]:
     """All published releases, the newest first. What a publisher began and did not finish is none."""
-    metas = (_meta(store, version, retired=None) for version in store.folders(RELEASES) if _VERSION.fullmatch(version))
+    metas = (_meta(store, version, retired=None) for version in store.folders(RELEASES) if _is_version(version))
     return sorted((meta for meta in metas if meta), key=lambda meta: meta.published_at, reverse=True)
 
 
@@ -245,6 +263,7 @@ def commit(store: Store, candidate: Candidate) -> Published:
     version = candidate.version
     check_version(version)
     digest, size = _commit_bundle(store, version, candidate.bundle)
+    _check_name(version, digest)
     kept = _put_once(store, release_key(version, MANIFEST), candidate.manifest)
     own = Description(
         version=version,
@@ -286,19 +305,45 @@ def _meta(store: Store, version: str, retired: ErrorKind | None = RELEASE_NOT_FO
     if item is None:
         return None
     try:
-        return ReleaseMeta(
+        meta = ReleaseMeta(
             **{field.name: item[field.name] for field in fields(ReleaseMeta) if field.name != "git_commit"},
             git_commit=item.get("git_commit"),
         )
     except KeyError as exc:
         raise _corrupt(version, f"its item lacks {exc}") from exc
+    _check_meta(version, meta)
+    return meta
+
+
+def _check_meta(version: str, meta: ReleaseMeta) -> None:
+    """Refuses what no publisher of this version wrote: every deployer of the deployment may write the item."""
+    texts = (meta.digest, meta.manifest_digest, meta.dbt_version, meta.author, meta.published_at, meta.project, meta.adapter)
+    if not all(isinstance(text, str) for text in (*texts, meta.git_commit or "")) or isinstance(meta.size, str):
+        raise _corrupt(version, "its description holds values of other types")
+    if meta.version != version:
+        raise _corrupt(version, f"its description is that of {meta.version!r}")
+    if not (_SHA256.fullmatch(meta.digest) and _SHA256.fullmatch(meta.manifest_digest)):
+        raise _corrupt(version, "its description holds no sha256")
+    _check_name(version, meta.digest)
+
+
+def _check_name(version: str, digest: str) -> None:
+    """Holds the name of a pull request's release against its content. Other names say nothing of it."""
+    if is_ci(version) and version != _ci_version(digest):
+        raise _corrupt(version, f"the sha256 of its content is {digest}, which its name does not say")
+
+
+def _ci_version(digest: str) -> str:
+    return f"{CI_PREFIX}{digest[:CI_DIGITS]}"
 
 
 def _description(version: str, document: bytes) -> Description:
     try:
-        return Description(**json.loads(document))
-    except (TypeError, ValueError) as exc:
+        description = Description(**json.loads(document))
+    except (TypeError, ValueError, RecursionError) as exc:
         raise _corrupt(version, f"its {DESCRIPTION} cannot be read") from exc
+    _check_meta(version, description)
+    return description
 
 
 def _commit_bundle(store: Store, version: str, bundle: Path) -> tuple[str, int]:

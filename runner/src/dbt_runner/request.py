@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from dbt_runner import callers, config, variables
+from dbt_runner import admission, callers, config, variables
 from dbt_runner.errors import INVALID_REQUEST, LOCK_LOST, RELEASE_NOT_FOUND, RUNNER_ERROR, TypedError
 from dbt_runner.store import LOCK, Item, Store, environment_pk, run_pk, step_sk
 
@@ -150,6 +150,7 @@ class AttemptRequest:
         execution: the execution's ARN, which must own the environment's lock.
         release: the version to run.
         artifacts: the prefix of the run's artifacts in the bucket.
+        project: the dbt project of the environment when the run began, of which its releases have to be; None where nothing was promoted.
         resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
         step: None for the health check.
         job: None where the run is no job's.
@@ -169,6 +170,7 @@ class AttemptRequest:
     job: str | None = None
     defer_to: str | None = None
     schema_suffix: str | None = None
+    project: str | None = None
 
 
 def parse_command(text: str, field: str) -> Command:
@@ -276,6 +278,10 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         asked |= {name: value for name, value in plan.items() if value and name not in ("vars", "defer_to")}
     if plan.get("resume") is None:
         callers.check_overrides(environment, asked)
+    admission.check_name(environment, item["release"], "release")
+    defer_to = _defer_to(plan, steps, key.environment)
+    if defer_to is not None:
+        admission.check_name(environment, defer_to, "defer_to")
     return AttemptRequest(
         key=key,
         config=environment,
@@ -287,8 +293,9 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         vars=variables.of_record(plan),
         full_refresh=plan.get("full_refresh", False),
         job=item.get("job"),
-        defer_to=_defer_to(plan, steps, key.environment),
+        defer_to=defer_to,
         schema_suffix=check_suffix(environment, plan.get("schema_suffix")),
+        project=item.get("project"),
     )
 
 

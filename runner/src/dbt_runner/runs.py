@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dbt_runner import variables
+from dbt_runner import admission, variables
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import ERRORS, INVALID_REQUEST, RUNNER_ERROR, TypedError
 from dbt_runner.executions import Execution, describe, ended_by, execution_arn, unrecorded
-from dbt_runner.request import check_caller, check_suffix, validate_input
+from dbt_runner.request import CURRENT, check_caller, check_suffix, validate_input
 from dbt_runner.run_records import (
     NodeResultRow,
     Outcome,
@@ -43,6 +43,7 @@ from dbt_runner.store import (
     Item,
     Store,
     environment_pk,
+    pointer_pk,
     run_pk,
     timestamp,
 )
@@ -153,6 +154,9 @@ def start_run(
         raise TypedError(INVALID_REQUEST, f"job: environment {config.environment} has no job {job}; it has: {known}")
     check_suffix(config, document.get("schema_suffix"))
     check_caller(config, document)
+    for field in ("release", "defer_to"):
+        if field in document and (field, document[field]) != ("defer_to", CURRENT):
+            admission.check_name(config, document[field], field)
     run_id = run_id if run_id is not None else _new_run_id(document, now or datetime.now(UTC))
     if not _RUN_ID.fullmatch(run_id) or run_id == LAST:
         raise TypedError(INVALID_REQUEST, f"run id {run_id!r}: use 1 to 80 letters, digits, - and _ (and not the word {LAST})")
@@ -264,8 +268,8 @@ def lock_of(store: Store, environment: str) -> Lock | None:
 
 def current_release_of(store: Store, environment: str) -> CurrentRelease | None:
     """The release that the next run gets; None before the first promotion."""
-    item = store.get(environment_pk(environment), CURRENT_RELEASE)
-    if item is None:
+    item = store.get(pointer_pk(environment), CURRENT_RELEASE)
+    if item is None or not isinstance(item.get("version"), str):
         return None
     return CurrentRelease(item["version"], *(item.get(key) for key in ("previous", "promoted_at", "promoted_by", "reason")))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from dbt_runner import ci, release
+from dbt_runner import admission, ci, release
 from dbt_runner.cli import aws
 from dbt_runner.cli.common import common_options, env_option, json_object, open_here, print_json, project_option
 from dbt_runner.errors import TypedError
@@ -104,6 +104,8 @@ def ci_command(
         with aws.aws_errors():
             here = open_here(table, environment)
             check_caller(here.config, document)
+            # Before anything is published that could not run here.
+            admission.check_name(here.config, f"{release.CI_PREFIX}{'0' * release.CI_DIGITS}", "release")
             adapter = publish.choose_adapter(None, here.config.warehouse.type)
             author = aws.caller()
             done = publish.publish(

@@ -27,6 +27,9 @@ _optional_environment = click.option(
     "--environment", "-e", envvar="DBT_RUNNER_ENVIRONMENT", show_envvar=True, help="Any environment: it knows the bucket."
 )
 _reason = click.option("--reason", help="Why, for the audit trail.")
+_other_project = click.option(
+    "--other-project", is_flag=True, help="Also if the release is of another dbt project than the environment's current one."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -97,9 +100,12 @@ def publish_command(
             with_profiles=with_profiles,
             publisher=Publisher.of(os.environ, env, aws.credentials()),
         )
+        warnings = _differences(store, target, published.release) if target else []
     about = published.release
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
-        print_json({**asdict(about), "new": published.new})
+        print_json({**asdict(about), "new": published.new, "warnings": warnings})
         return
     counts = ", ".join(f"{number} {kind}" for kind, number in about.counts.items()) or "nothing to run"
     done = "published" if published.new else "already published, with the same content:"
@@ -112,15 +118,17 @@ def publish_command(
 @_environment
 @_table
 @_reason
+@_other_project
 @_json
-def promote_command(version: str, environment: str, table: str | None, reason: str | None, as_json: bool) -> None:
+def promote_command(version: str, environment: str, table: str | None, reason: str | None, other_project: bool, as_json: bool) -> None:
     """Makes a release the current one of an environment.
 
-    Its files are read first: one that is damaged is refused. It is effective from the next run on; a run that has started keeps
-    its release.
+    Its files are read first: one that is damaged is refused, and one that is not what the environment ran under this version before.
+    It is effective from the next run on; a run that has started keeps its release.
     """
     with aws_errors():
-        moved = promotion.promote(_store_with_bucket(table, None, environment), environment, version, by=aws.caller(), reason=reason)
+        store = _store_with_bucket(table, None, environment)
+        moved = promotion.promote(store, environment, version, by=aws.caller(), reason=reason, other_project=other_project)
     _show_move(moved, as_json)
 
 
@@ -129,14 +137,18 @@ def promote_command(version: str, environment: str, table: str | None, reason: s
 @_environment
 @_table
 @_reason
+@_other_project
 @_json
-def rollback_command(version: str | None, environment: str, table: str | None, reason: str | None, as_json: bool) -> None:
+def rollback_command(
+    version: str | None, environment: str, table: str | None, reason: str | None, other_project: bool, as_json: bool
+) -> None:
     """Makes an earlier release the current one again: nothing is rebuilt, nothing is applied.
 
     It is effective from the next run on. A second rollback goes one release further back, never forward again.
     """
     with aws_errors():
-        moved = promotion.rollback(_store_with_bucket(table, None, environment), environment, version, by=aws.caller(), reason=reason)
+        store = _store_with_bucket(table, None, environment)
+        moved = promotion.rollback(store, environment, version, by=aws.caller(), reason=reason, other_project=other_project)
     _show_move(moved, as_json)
 
 
@@ -161,10 +173,12 @@ def list_command(environment: str | None, table: str | None, bucket: str | None,
         releases = release.catalog(store)
     current = standing.version if standing else None
     _show_table(
-        ("VERSION", "PUBLISHED AT", "COMMIT", "DBT", "BY", ""),
+        ("VERSION", "PROJECT", "ADAPTER", "PUBLISHED AT", "COMMIT", "DBT", "BY", ""),
         [
             (
                 meta.version,
+                meta.project,
+                meta.adapter,
                 meta.published_at,
                 (meta.git_commit or "")[:10],
                 meta.dbt_version,
@@ -278,6 +292,11 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
 @release_command.command("verify")
 @click.option("--version", "-V", help="A release: its three files.")
 @click.option("--run", "run_id", metavar="RUN", help="A run of the environment: every artifact of all its attempts.")
+@click.option(
+    "--promotions",
+    is_flag=True,
+    help="The environment's pointer and the record of its promotions, against the rows of the long-term audit.",
+)
 @click.option("--archive", is_flag=True, help="With --run: from the bucket alone, by the rows of the long-term audit.")
 @_optional_environment
 @_table
@@ -286,6 +305,7 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
 def verify_command(
     version: str | None,
     run_id: str | None,
+    promotions: bool,
     archive: bool,
     environment: str | None,
     table: str | None,
@@ -294,21 +314,35 @@ def verify_command(
 ) -> None:
     """Reads a release or a run's artifacts again, and holds every byte against the digest that was recorded.
 
+    With --environment a release is also held against what the environment ran under its version before.
+
     With --archive the table is not asked, so that it works when the run's items have expired, and first says what the run was: its
     release, who had promoted that, what it ran and how it ended. With --bucket it does without the table altogether.
 
-    The exit code is 32 (Dbt.ReleaseCorrupt) for a release, and 1 for a run, that is not what it was.
+    With --promotions the pointer and the record of its moves, which the deployer could replace, are held against the rows of the
+    long-term audit, which were written once.
+
+    The exit code is 32 (Dbt.ReleaseCorrupt) for a release or promotions, and 1 for a run, that are not what they were.
     """
-    from dbt_runner import account, integrity
+    from dbt_runner import account, integrity, pins, promotion_audit
     from dbt_runner.cli import render, terminal
 
-    if (version is None) is (run_id is None) or (run_id and not environment) or (archive and not run_id):
-        raise TypedError(INVALID_REQUEST, "give either --version, or --run with --environment (and --archive)")
+    one = [version is not None, run_id is not None, promotions].count(True) == 1
+    if not one or ((run_id or promotions) and not environment) or (archive and not run_id):
+        raise TypedError(
+            INVALID_REQUEST, "give either --version, or --run with --environment (and --archive), or --promotions with --environment"
+        )
     told = None
     with aws_errors():
         store = _store_with_bucket(table, bucket, environment)
         if version is not None:
             what, kind, checks = f"release {version}", RELEASE_CORRUPT, integrity.check_release(store, version)
+            pinned = pins.check(store, environment, release.find(store, version)) if environment else None
+            checks += [pinned] if pinned else []
+        elif promotions:
+            assert environment is not None
+            what, kind = f"the record of promotions of {environment}", RELEASE_CORRUPT
+            checks = promotion_audit.check_promotions(store, environment)
         elif archive:
             assert run_id is not None and environment is not None
             told = account.read(store, environment, run_id)
@@ -325,8 +359,27 @@ def verify_command(
         for check in checks:
             click.echo(f"{'BAD' if check.problem else 'ok ':<4}{check.key}{f': {check.problem}' if check.problem else ''}")
     if bad:
-        raise TypedError(kind, f"{what} is not what was recorded: {len(bad)} of {len(checks)} files differ, {bad[0].key} {bad[0].problem}")
-    click.echo(f"{what}: {len(checks)} files, unaltered", err=as_json)
+        found = "entries" if promotions else "files"
+        raise TypedError(
+            kind, f"{what} is not what was recorded: {len(bad)} of {len(checks)} {found} differ, {bad[0].key} {bad[0].problem}"
+        )
+    click.echo(f"{what}: {len(checks)} {'entries' if promotions else 'files'}, unaltered", err=as_json)
+
+
+def _differences(store: Store, target: config.EnvironmentConfig, about: release.Description) -> list[str]:
+    """What will keep a release from running in the environment that its publisher named."""
+    found = []
+    if about.adapter != target.warehouse.type:
+        found.append(
+            f"{about.version} was parsed for {about.adapter}, and the warehouse of {target.environment} is {target.warehouse.type}"
+        )
+    standing = promotion.current(store, target.environment)
+    if standing is not None and standing.project != about.project:
+        found.append(
+            f"{about.version} is of the dbt project {about.project}, and {target.environment} runs {standing.version} "
+            f"of {standing.project}: to promote it there, pass --other-project"
+        )
+    return found
 
 
 def _store_with_bucket(table: str | None, bucket: str | None, environment: str | None) -> Store:

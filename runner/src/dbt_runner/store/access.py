@@ -361,6 +361,27 @@ class Store:
             return None
         return etag
 
+    def read(self, key: str, limit: int) -> bytes | None:
+        """A small object; None when there is no such object.
+
+        Args:
+            limit: bytes. No more than one beyond it are read, so that the size of an object that another role wrote costs nothing here.
+
+        Raises:
+            ValueError: the object is larger than that.
+        """
+
+        def get() -> bytes:
+            return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read(limit + 1)
+
+        try:
+            body: bytes = self._patience(get)
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        if len(body) > limit:
+            raise ValueError(f"{key} has more than {limit} bytes")
+        return body
+
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in the order of the alphabet."""
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):

@@ -11,6 +11,7 @@ LOCK = "LOCK"
 CURRENT_RELEASE = "RELEASE#CURRENT"
 RELEASE_META = "META"
 PROMOTION_PREFIX = "PROMOTION#"
+POINTER_PREFIX = "POINTER#"
 RUN_PREFIX = "RUN#"
 RELEASES = "releases/"
 STEP_PREFIX = "STEP#"
@@ -24,6 +25,14 @@ _DIGEST_BYTES = len("~sha256:") + 64
 
 def environment_pk(environment: str) -> str:
     return f"ENV#{environment}"
+
+
+def pointer_pk(environment: str) -> str:
+    """The partition of an environment's release pointer and of the record of its moves, which the deployer writes.
+
+    It is apart from `environment_pk`, because IAM sees partition keys only: a role that may write one item of a partition may replace any.
+    """
+    return f"{POINTER_PREFIX}{environment}"
 
 
 def run_pk(environment: str, run_id: str) -> str:
@@ -64,6 +73,11 @@ def node_sk(step: str, unique_id: str) -> str:
 def release_key(version: str, name: str) -> str:
     """The S3 key of one of a release's three files: bundle.tar.gz, manifest.json, release.json."""
     return f"{RELEASES}{version}/{name}"
+
+
+def pin_key(environment: str, version: str) -> str:
+    """The S3 key of what a version means in an environment, written once: see dbt_runner.pins."""
+    return f"pins/{environment}/{version}.json"
 
 
 def cache_key(environment: str, name: str) -> str:
