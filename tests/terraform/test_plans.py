@@ -154,8 +154,8 @@ def test_services_that_the_key_must_admit_are_named_at_plan(two_environments: tf
 
 
 def test_a_deployment_without_a_key_of_its_own_is_warned_of_none(minimal: tftest.TerraformPlanOutput) -> None:
-    (check,) = (c for c in minimal["checks"] if c["address"]["to_display"] == "check.kms_key_admits_services")
-    assert check["status"] == "pass"
+    statuses = {c["status"] for c in minimal["checks"] if c["address"]["to_display"].endswith("check.kms_key_admits_services")}
+    assert statuses <= {"pass"}
 
 
 def test_schedules_and_the_rule_start_what_is_created_here(state_machine: tftest.TerraformPlanOutput) -> None:
