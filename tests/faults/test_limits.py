@@ -18,7 +18,7 @@ from sfnx.testing import Execution
 
 from asl import ended, endings, render
 from asl.fakes import EXECUTION, NOW, OTHER_EXECUTION, RUN_ID, RUN_KEY, SUCCEEDS, Attempt, fails, make_cloud, stopped
-from dbt_runner import audit
+from dbt_runner import artifacts
 from dbt_runner.audit import Evidence, outcome_item
 from dbt_runner.claim import Claim
 from dbt_runner.errors import MODEL_ERROR
@@ -174,7 +174,7 @@ def worst_outcome(nodes: int, text: str) -> dict[str, Any]:
     ended = classify(report, commands, "duckdb")
     assert ended.error is MODEL_ERROR
     key = AttemptKey("e" * 40, "r" * 80, 50, "s" * 40, 10)
-    files = [f"command-{index}/run_results.json" for index in range(MOST_COMMANDS)] + list(audit._ARTIFACTS)
+    files = [f"command-{index}/run_results.json" for index in range(MOST_COMMANDS)] + list(artifacts.NAMES)
     evidence = Evidence(
         started_at=NOW,
         ended_at=NOW,

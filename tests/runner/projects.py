@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from dbt_runner import profile
 from dbt_runner.compute import GRACE_SECONDS
 from dbt_runner.config import EnvironmentConfig, Warehouse
-from dbt_runner.events import CommandResult, Failure, NodeResult, StepReport, WorkerSpec
+from dbt_runner.events import CommandResult, Failure, NodeResult, Parsed, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.request import EXECUTING_VERBS, AttemptKey, AttemptRequest, parse_command
@@ -285,7 +285,7 @@ class Supervised:
         if script is not None:
             environment.update(scripted(work / "scripted", script))
         order = {
-            "spec": asdict(spec(work, commands, warehouse=warehouse)),
+            "spec": asdict(spec(work, commands or ["build"], warehouse=warehouse)),
             "environment": environment,
             "timeout_seconds": timeout_seconds,
             "grace_seconds": grace_seconds,
@@ -431,14 +431,32 @@ _SCRIPTED = """
 import json, os, signal, subprocess, sys, threading, time
 
 spec = json.loads(sys.stdin.read())
+started = False
 
 
 def write(text):
     os.write(spec["events_fd"], text.encode())
 
 
-def say(type, **fields):
+def tell(type, **fields):
     write(json.dumps({"type": type, **fields}) + "\\n")
+
+
+def start():
+    global started
+    if not started and spec["commands"]:
+        started = True
+        tell("CommandStarted", index=0)
+
+
+def say(type, **fields):
+    if type in ("NodeResult", "CommandResult", "Parsed"):
+        start()
+    tell(type, **fields)
+
+
+def log(message):
+    say("LogLine", level="info", message=message)
 
 
 def node(name, status="success"):
@@ -462,6 +480,8 @@ def _report(raw: dict[str, Any]) -> StepReport:
 
     raw["commands"] = [command(fields) for fields in raw["commands"]]
     raw["nodes"] = {unique_id: node(fields) for unique_id, fields in raw["nodes"].items()}
+    if raw["parsed"]:
+        raw["parsed"] = Parsed(**raw["parsed"])
     return StepReport(**raw)
 
 

@@ -26,7 +26,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from botocore.stub import Stubber
 
-from dbt_runner import attempt, audit, identity, pages, release, stage
+from dbt_runner import artifacts, attempt, audit, identity, pages, release, stage
 from dbt_runner import bundle as bundles
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
@@ -429,7 +429,7 @@ def test_a_signal_after_dbt_ended_well_changes_nothing(
         return call
 
     if place == "upload":
-        monkeypatch.setattr(audit, "upload_artifacts", then(audit.upload_artifacts))
+        monkeypatch.setattr(artifacts, "upload", then(artifacts.upload))
     elif place == "cleaning up":
         monkeypatch.setattr(shutil, "rmtree", then(shutil.rmtree))
     else:
@@ -503,7 +503,7 @@ def test_an_upload_that_fails_is_an_error_of_ours_that_keeps_the_nodes(
     def fails(*_: Any) -> None:
         raise ConnectionError("S3 does not answer")
 
-    monkeypatch.setattr(audit, "upload_artifacts", fails)
+    monkeypatch.setattr(artifacts, "upload", fails)
     scripted(run, tmp_path, "node('a')\ndone()\n")
     assert run.attempt() == 1
     outcome = run.outcome()

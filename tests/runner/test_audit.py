@@ -14,14 +14,15 @@ from typing import Any
 import boto3
 import pytest
 
-from dbt_runner import audit
-from dbt_runner.audit import Evidence, NodeWriter, outcome_item, upload_artifacts
+from dbt_runner import artifacts, audit
+from dbt_runner.audit import Evidence, NodeWriter, outcome_item
 from dbt_runner.claim import Claim
 from dbt_runner.config import Warehouse
 from dbt_runner.errors import MODEL_ERROR
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.lineage import Concern
 from dbt_runner.logs import JsonLog
+from dbt_runner.masking import Mask
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey
@@ -195,6 +196,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         state=ReleaseMeta("0.9.0", "01", "23", 7, "45", "1.11.16", "ci", "2026-11-22T00:00:00Z", "shop", "postgres"),
         image="sha256:0123",
         node_rows=StoredObject("audit/nodes/x", "cd", 4),
+        left_out=["3 messages after the end"],
         concerns={"model.shop.a": Concern("o" * 201, 2)},
     )
     store.put(outcome_item(KEY, CLAIM, failed, evidence))
@@ -203,7 +205,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
     release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
     assert set(item["release"]) == set(item["state"]) == release
     nested = {"unique_id", "status", "owner", "blocked", "command", "success", "selected", "key", "sha256", "bytes", "cache"}
-    nested |= release | {"reason"}
+    nested |= release | {"reason", "unpublished", "documentation", "report"}
     assert set(item) - {"pk", "sk"} == documented("Outcome:") - nested
     assert (item["exit_code"], item["error"], item["seconds"], item["peak_memory_mib"]) == (10, "Dbt.ModelError", 9, 512)
     assert len(item["message"]) == 4000
@@ -214,6 +216,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         {"command": "build", "success": False, "seconds": 2.5},
     ], "of a command that was not reached there is nothing to say"
     assert item["artifacts"] == [{"key": "runs/x", "sha256": "ab", "bytes": 3}]
+    assert item["left_out"] == ["3 messages after the end"]
     assert item["node_rows"] == {"key": "audit/nodes/x", "sha256": "cd", "bytes": 4}
 
 
@@ -229,10 +232,14 @@ def test_artifacts_are_uploaded_below_their_attempt_with_their_digests(store: St
     files = {"run_results.json": b"{}", "manifest.json": b'{"a":1}', "dbt.log": b"", "command-0/run_results.json": b"[0]"}
     others = {"partial_parse.msgpack": b"x", "compiled/tiny/a.sql": b"select 1", "command-0/other.json": b"{}"}
     for name, content in {**files, **others}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+        path = tmp_path / "target" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     request = projects.asked(Warehouse("duckdb", {}, {}))
-    stored = upload_artifacts(store, request, tmp_path)
+    (tmp_path / "kept").mkdir()
+    collected = artifacts.collect(tmp_path / "target", tmp_path / "kept", 1, Mask())
+    assert not collected.left_out
+    stored = artifacts.upload(store, request, collected)
     prefix = f"{request.artifacts}build/1/"
     assert {a.key: (a.sha256, a.bytes) for a in stored} == {
         prefix + name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()

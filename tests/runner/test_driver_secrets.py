@@ -27,9 +27,10 @@ from snowflake.connector import network
 from snowflake.connector.auth import Auth
 from snowflake.connector.network import SnowflakeRestful
 
-from dbt_runner.events import Secret, decode, encode
+from dbt_runner.events import Secret
 from dbt_runner.warehouses import driver_secrets
 from dbt_runner.warehouses.driver_secrets import BOTOCORE, DRIVERS, GOOGLE_AUTH, SNOWFLAKE_CONNECTOR
+from dbt_runner.wire import decode, encode
 from runner.projects import TESTS
 
 SECRET = "pass/word&of=an hour"

@@ -14,9 +14,10 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from dbt_runner.errors import ACCESS_DENIED, WAREHOUSE_UNAVAILABLE, ErrorKind
-from dbt_runner.events import Failure, NodeResult, decode, encode
+from dbt_runner.events import Failure, NodeResult
 from dbt_runner.evidence import describe
 from dbt_runner.warehouses import ADAPTERS, faults
+from dbt_runner.wire import decode, encode
 
 UNAVAILABLE, DENIED = WAREHOUSE_UNAVAILABLE, ACCESS_DENIED
 

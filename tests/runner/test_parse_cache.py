@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ def leave(folder: Path, content: bytes = b"a parse") -> None:
     (folder / parse_cache.FILE).write_bytes(content)
 
 
+def left(cache: ParseCache, parsed: Parsed) -> Mapping[str, str]:
+    """What an attempt leaves whose worker said this."""
+    cache.take(parsed)
+    return cache.keep()
+
+
 def key_of(cache: ParseCache) -> str:
     assert cache._key is not None
     return cache._key
@@ -146,7 +153,7 @@ def test_variables_of_one_run_alone_leave_nothing(store: Store, tmp_path: Path, 
     cache = cache_of(store, tmp_path / "a", log, jobs={"hourly": {"vars": {"x": 1}}}, vars={"x": 2})
     cache.fetch()
     leave(tmp_path / "a")
-    assert cache.keep(Parsed(0, ["because"])) == {"cache": "none", "reason": "because"}
+    assert left(cache, Parsed(0, ["because"])) == {"cache": "none", "reason": "because"}
     assert not objects(store)
 
 
@@ -155,8 +162,8 @@ def test_of_two_runs_at_once_one_makes_the_cache_and_both_go_on(store: Store, tm
     for cache in (first, second):
         cache.fetch()
     leave(tmp_path / "a")
-    assert first.keep(Parsed(0, [NOT_FOUND])) == {"cache": "made", "reason": NOT_FOUND}
-    assert second.keep(Parsed(0, [NOT_FOUND])) == {"cache": "kept", "reason": NOT_FOUND}
+    assert left(first, Parsed(0, [NOT_FOUND])) == {"cache": "made", "reason": NOT_FOUND}
+    assert left(second, Parsed(0, [NOT_FOUND])) == {"cache": "kept", "reason": NOT_FOUND}
     assert len(objects(store)) == 1
 
 
@@ -166,9 +173,9 @@ def test_only_the_version_that_dbt_refused_is_replaced(store: Store, tmp_path: P
     for cache in (first, second):
         cache.fetch()
     leave(tmp_path / "a", b"good")
-    assert first.keep(Parsed(0, ["profile has changed"]))["cache"] == "renewed"
+    assert left(first, Parsed(0, ["profile has changed"]))["cache"] == "renewed"
     leave(tmp_path / "a", b"other")
-    assert second.keep(Parsed(0, ["profile has changed"]))["cache"] == "kept"
+    assert left(second, Parsed(0, ["profile has changed"]))["cache"] == "kept"
     assert list(cached(store).values()) == [b"good"]
 
 
@@ -177,7 +184,7 @@ def test_a_parse_that_holds_a_secret_is_not_kept(store: Store, tmp_path: Path, l
     cache = cache_of(store, tmp_path / "a", log)
     cache.fetch()
     leave(tmp_path / "a", b"\x83\xd9\x12s3cret-of-the-team\xa3")
-    assert cache.keep(Parsed(0, [NOT_FOUND])) == {"cache": "none", "reason": NOT_FOUND}
+    assert left(cache, Parsed(0, [NOT_FOUND])) == {"cache": "none", "reason": NOT_FOUND}
     assert not objects(store)
     assert "secret" in said.getvalue()
 
@@ -185,7 +192,7 @@ def test_a_parse_that_holds_a_secret_is_not_kept(store: Store, tmp_path: Path, l
 def test_a_parse_that_came_to_no_end_leaves_nothing(store: Store, tmp_path: Path, log: JsonLog) -> None:
     cache = cache_of(store, tmp_path / "a", log)
     leave(tmp_path / "a", b"half a fi")
-    assert cache.keep(None) == {"cache": "none"}
+    assert cache.keep() == {"cache": "none"}
     assert not objects(store)
 
 
@@ -200,20 +207,18 @@ def test_a_store_that_refuses_fails_no_run(
     cache = cache_of(store, tmp_path / "a", log)
     cache.fetch()
     leave(tmp_path / "a")
-    assert cache.keep(Parsed(0, [NOT_FOUND])) == {"cache": "none", "reason": NOT_FOUND}
+    assert left(cache, Parsed(0, [NOT_FOUND])) == {"cache": "none", "reason": NOT_FOUND}
     lines = [json.loads(line)["message"] for line in said.getvalue().splitlines()]
     assert [line.split(":")[0] for line in lines] == ["the parse cache could not be read", "the parse cache could not be written"]
 
 
 def test_a_version_is_replaced_only_where_it_still_stands(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"1")
-    store.upload_version(tmp_path / "file", "cache/x", replaces=None)
+    store.upload_version(b"1", "cache/x", replaces=None)
     etag = store.download_version("cache/x", tmp_path / "copy")
     assert etag is not None
     with pytest.raises(AlreadyThere):
-        store.upload_version(tmp_path / "file", "cache/x", replaces=None)
-    (tmp_path / "file").write_bytes(b"2")
-    store.upload_version(tmp_path / "file", "cache/x", replaces=etag)
+        store.upload_version(b"2", "cache/x", replaces=None)
+    store.upload_version(b"2", "cache/x", replaces=etag)
     for key in ("cache/x", "cache/gone"):
         with pytest.raises(AlreadyThere):
-            store.upload_version(tmp_path / "file", key, replaces=etag)
+            store.upload_version(b"2", key, replaces=etag)

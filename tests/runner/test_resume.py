@@ -23,9 +23,10 @@ import boto3
 import pytest
 
 from dbt_runner import config, resume
-from dbt_runner.events import CommandResult, EarlierCommand, NodeResult, StepReport, WorkerSpec, decode
+from dbt_runner.events import CommandResult, EarlierCommand, NodeResult, StepReport, WorkerSpec
 from dbt_runner.request import AttemptRequest, parse_command
 from dbt_runner.store import Item, Store, run_pk
+from dbt_runner.wire import decode
 from dbt_runner.worker import Worker
 from runner import projects
 from runner.attempts import PREFIX, Run, publish

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from dbt_runner import outcome
+from dbt_runner import events, outcome
 from dbt_runner.errors import INTERRUPTED, RUNNER_ERROR, TIMEOUT, ErrorKind
-from dbt_runner.events import NodeResult, decode, encode
+from dbt_runner.events import NodeResult
 from dbt_runner.request import parse_command
+from dbt_runner.wire import decode, encode
 from processes import is_running
 from runner import projects
 from runner.projects import Ended, Supervised, wait_until
@@ -156,9 +157,9 @@ def test_a_worker_that_runs_out_of_its_time_is_stopped(supervise: Supervise) -> 
 
 
 def test_a_success_wins_over_a_late_sigterm(supervise: Supervise) -> None:
-    script = "signal.signal(signal.SIGINT, lambda *_: sys.exit(0))\nnode('a')\ndone()\nnode('b')\ntime.sleep(600)\n"
+    script = "signal.signal(signal.SIGINT, lambda *_: sys.exit(0))\nnode('a')\ndone()\nlog('done')\ntime.sleep(600)\n"
     supervised = supervise(script=script)
-    supervised.wait_for_node("b")
+    supervised.wait_for_log('"done"')
     supervised.signal(signal.SIGTERM)
     ended = supervised.end()
     assert ended.report.interrupted and ended.report.finished
@@ -180,14 +181,18 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_message_that_arrives_in_pieces_is_put_together(supervise: Supervise) -> None:
     script = """
-line = json.dumps({"type": "NodeResult", "command": 0, "unique_id": "a", "resource_type": "model", "name": "a", "status": "x" * 300_000})
-for start in range(0, len(line), 50_000):
-    write(line[start : start + 50_000])
+start()
+node = {"type": "NodeResult", "command": 0, "unique_id": "a", "resource_type": "model", "name": "a", "status": "warn"}
+line = json.dumps({**node, "message": "x" * 300_000 + "y"})
+for at in range(0, len(line), 50_000):
+    write(line[at : at + 50_000])
 write("\\n")
 done()
 """
     ended = supervise(script=script).end()
-    assert ended.statuses == {"a": "x" * 300_000}
+    assert ended.statuses == {"a": "warn"}
+    message = ended.report.nodes["a"].message
+    assert (len(message), message[0], message[-1]) == (events.MAX_MESSAGE, "x", "y")
     assert error(ended) is None
 
 
@@ -202,7 +207,8 @@ node("a")
     ended = supervise(script=script).end()
     told = {(line["level"], line["message"]) for line in ended.log}
     assert {("info", "to stdout"), ("warning", "to stderr \ufffd"), ("warning", "without a line break")} <= told
-    assert ("warning", ("long " * 50_000).rstrip()) in told
+    whole = "".join(line.get("continued", "") for line in ended.log)
+    assert json.loads(whole)["message"] == ("long " * 50_000).rstrip(), "a long line is continued on further ones"
     assert "" not in ended.messages
     assert ended.statuses == {"a": "success"}
     assert not ended.report.finished, "what is printed is no message, whatever it looks like"
@@ -249,7 +255,7 @@ def test_the_containers_entry_point_does_not_import_dbt() -> None:
 
 
 def test_a_message_survives_the_pipe() -> None:
-    node = NodeResult(0, "model.a", "model", "a", "success", message="two\nlines \u2713 \udc80", rows=3, seconds=0.25)
+    node = NodeResult(0, "model.a", "model", "a", "success", message="two\nlines \u2713", rows=3, seconds=0.25)
     line = encode(node)
     assert "\n" not in line
     assert decode(line) == node

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from dbt_runner import (
     __version__,
     admission,
     archive,
+    artifacts,
     audit,
     claim,
     deferral,
@@ -48,12 +50,15 @@ from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
 from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, now
 from dbt_runner.supervisor import Supervisor
+from dbt_runner.texts import fit
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 # A probe has nothing to put in order, and a driver that is connecting may not hear an interrupt.
 _PROBE_GRACE_SECONDS = 2.0
+# Holds no artifact, and never will.
+_NO_FOLDER = Path(os.devnull)
 
 
 class Attempt:
@@ -76,6 +81,7 @@ class Attempt:
         self._report = StepReport()
         # None when there were some, and the bucket did not take them.
         self._artifacts: Sequence[StoredObject] | None = ()
+        self._collected: artifacts.Collected | None = None
         self._parse: Mapping[str, str] = {}
         self._concerns: Mapping[str, lineage.Concern] = {}
         self._lineage: openlineage.Sink | None = None
@@ -88,7 +94,10 @@ class Attempt:
         self._nodes: audit.NodeWriter | None = None
         self._interrupts = Interrupts(compute.seconds)
         self._secrets = secret_variables.injected(environment)
-        self._mask = Mask([*self._secrets.values(), *identity.control_secrets(environment)])
+        # Folders that are needed until the attempt's end.
+        self._left = contextlib.ExitStack()
+        self._mask = Mask()
+        self._hide([*self._secrets.values(), *identity.control_secrets(environment)])
 
     def run(self, environment: str, run_key: str, position: int, attempt: int) -> int:
         """Does the work and returns the exit code. The outcome is in the table before this returns.
@@ -118,11 +127,18 @@ class Attempt:
             context = {"run_id": key.run_id, "environment": environment, "step": key.name, "attempt": attempt}
             log = JsonLog(context, mask=self._mask)
             rows = archive.Archive(self._store, key, run_key, item, log)
-            with tempfile.TemporaryDirectory(prefix="dbt-runner-", ignore_cleanup_errors=True) as folder:
-                result = outcome.masked(self._outcome(key, item, rows, Path(folder), log), self._mask)
-                written = self._evidence(key, mine, result, rows, started_at, time.monotonic() - started)
+            with _folder("dbt-runner-") as folder, self._left:
+                result = outcome.masked(self._outcome(key, item, rows, folder, log), self._mask)
+                seconds = time.monotonic() - started
+                try:
+                    written = self._evidence(key, mine, result, rows, started_at, seconds)
+                except Exception as exc:
+                    # The state machine believes an outcome and nothing else: one that says little is better than none.
+                    log.error("the outcome could not be put together", error=repr(exc))
+                    result = outcome.from_error(_typed(exc, log))
+                    written = audit.outcome_item(key, mine, result, audit.Evidence(started_at, now(), seconds, compute=self._compute.name))
                 code = self._record(result, written, rows, log)
-                self._publish(key, item, result, written, Path(folder, "target"), log)
+                self._publish(key, item, result, written, log)
                 if self._lineage:
                     self._lineage.close()
         return code
@@ -160,10 +176,9 @@ class Attempt:
             self._release = admission.admit(self._store, asked, asked.release, "release")
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
             admission.require_same(self._release, fetched)
-            artifacts = work / "target"
-            artifacts.mkdir()
-            target = profile.of_run(asked)
-            cache = ParseCache(self._hasty_store, asked, fetched, target, artifacts, log, self._mask)
+            target = work / "target"
+            target.mkdir()
+            cache = ParseCache(self._hasty_store, asked, fetched, profile.of_run(asked), target, log, self._mask)
             cache.fetch()
         if earlier:
             done, finished = sum(len(command.done) for command in earlier), sum(command.finished for command in earlier)
@@ -175,37 +190,39 @@ class Attempt:
             with self._nodes, self._credentials(asked, work, log, fetched.project) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
                 # The endpoint's key is a secret variable, which on Lambda only `extra` has.
-                self._lineage = openlineage.Sink(asked, {**self._environment, **extra}, artifacts / "manifest.json", log)
+                self._lineage = openlineage.Sink(asked, {**self._environment, **extra}, target / artifacts.MANIFEST, log)
 
-                def run(spec: WorkerSpec) -> StepReport:
+                def run(spec: WorkerSpec, cache: ParseCache, take: Callable[[NodeResult], None] = lambda _: None) -> StepReport:
                     left, grace = max(0.0, deadline - time.monotonic()), self._compute.grace_seconds
-                    return Supervisor(environment, log, self._interrupts, self._take, left, grace, self._mask).run(spec)
+                    return Supervisor(environment, log, self._interrupts, take, left, grace, self._mask, cache).run(spec)
 
                 state = None
                 if asked.defer_to is not None:
                     stores = deferral.Stores(self._store, self._hasty_store)
                     state, self._state = deferral.prepare(stores, asked, asked.defer_to, work / "state", log, self._mask, run)
-                spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, artifacts, state)
-                self._report = resume.merge(run(spec), earlier)
+                spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, target, state)
+                self._report = resume.merge(run(spec, cache, self._take), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
         except audit.ResultsNotWritten as exc:
             not_written = len(exc.results)
-        finally:
-            # Nobody reads what the worker left before that.
-            audit.mask_artifacts(artifacts, self._mask)
+        # An attempt that was asked to stop has little time.
+        until = time.monotonic() + self._compute.closing_seconds / 2 if self._report.interrupted else math.inf
+        kept = self._left.enter_context(_folder("dbt-artifacts-"))
+        self._collected = artifacts.collect(target, kept, len(step.commands), self._mask, until)
+        if self._collected.left_out:
+            log.warning("artifacts were left out", left_out=self._collected.left_out)
         result = outcome.classify(self._report, step.commands, asked.config.warehouse.type, goes_on=step.on_timeout == "fargate")
         try:
-            self._artifacts = audit.upload_artifacts(self._store, asked, artifacts)
+            self._artifacts = artifacts.upload(self._store, asked, self._collected)
         except Exception as exc:
             if not outages.is_outage(exc):
                 raise
             log.error("the artifacts could not be written", error=repr(exc))
             self._artifacts = None
-        # A worker that was killed may have left half a file.
-        self._parse = cache.keep(self._report.parsed if self._report.finished else None)
+        self._parse = cache.keep()
         if result.failures:
             skipped = {node.unique_id for node in self._report.nodes.values() if node.status == "skipped"}
-            self._concerns = lineage.concerns(artifacts / "manifest.json", (node.unique_id for node in result.failures), skipped)
+            self._concerns = lineage.concerns(kept / artifacts.MANIFEST, (node.unique_id for node in result.failures), skipped)
         return outcome.not_recorded(outcome.without_credential(result, self._fault), not_written, self._artifacts is None)
 
     def _take(self, node: NodeResult) -> None:
@@ -236,11 +253,16 @@ class Attempt:
             self._report = supervisor.run(spec)
         return outcome.without_credential(outcome.classify_probe(self._report, warehouse.type), self._fault)
 
+    def _hide(self, values: Iterable[str]) -> None:
+        """Masks secrets from now on, also in the form that they have in a text which was made fit for UTF-8."""
+        for value in values:
+            self._mask.add({value, fit(value)})
+
     @contextlib.contextmanager
     def _credentials(self, asked: AttemptRequest, work: Path, log: JsonLog, project: Path | None) -> Iterator[dict[str, str]]:
         profile.of_run(asked).write(work / "profiles", project)
         variables = dict(self._compute.variables())
-        self._mask.add(variables.values())
+        self._hide(variables.values())
         if short := sorted(name for name, value in {**self._secrets, **variables}.items() if too_short(value)):
             log.warning(f"secret values of less than {SHORTEST} characters are not masked", variables=short)
         with Broker(asked, self._sts, work, log, on_secret=self._mask.add) as broker:
@@ -267,6 +289,7 @@ class Attempt:
             state=self._state,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
+            left_out=[*self._report.left_out, *(self._collected.left_out if self._collected else ())],
             concerns=self._concerns,
         )
         return audit.outcome_item(key, mine, result, evidence)
@@ -280,7 +303,7 @@ class Attempt:
         except Exception as exc:
             # The exit code is the last way to say it; it must not say that all is well. The log keeps the rest, and so does the bucket,
             # where the attempt has not become another container's.
-            log.error("the outcome could not be written", error=repr(exc), outcome=item)
+            log.error("the outcome could not be written", error=repr(exc)[:1000], outcome=item)
             if not isinstance(exc, AlreadyThere):
                 rows.write(item, sizes)
             return result.exit_code or _typed(exc, log).kind.exit_code
@@ -298,11 +321,11 @@ class Attempt:
             log.info("succeeded", counts=item["counts"], seconds=item["seconds"])
         return result.exit_code
 
-    def _publish(self, key: AttemptKey, run: Item, result: Outcome, written: Item, target: Path, log: JsonLog) -> None:
+    def _publish(self, key: AttemptKey, run: Item, result: Outcome, written: Item, log: JsonLog) -> None:
         """Writes what people open. No failure of it fails an attempt, and a signal breaks it off: the outcome has been written."""
         if self._request is None:
             return
-        ending = pages.Ending(key, self._request.config, run, result, written, target)
+        ending = pages.Ending(key, self._request.config, run, result, written, self._collected.folder if self._collected else _NO_FOLDER)
         missing = []
         for name, publish in (("documentation", pages.publish_documentation), ("report", pages.publish_report)):
             try:
@@ -317,6 +340,13 @@ class Attempt:
                 audit.record_unpublished(self._hasty_store, written, missing)
             except Exception as exc:
                 log.warning("the outcome does not say which pages are missing", pages=missing, error=repr(exc))
+
+
+@contextlib.contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    """A new folder with a name of its own, which goes with all that is in it."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _typed(exc: Exception, log: JsonLog) -> TypedError:

@@ -1,4 +1,4 @@
-"""The audit trail of an attempt: nodes while they finish, artifacts with their digests, and the outcome before the exit."""
+"""The audit trail of an attempt: nodes while they finish, and the outcome before the exit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from dbt_runner import outages
@@ -17,11 +15,13 @@ from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.lineage import Concern
 from dbt_runner.logs import JsonLog
-from dbt_runner.masking import Mask
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
-from dbt_runner.request import AttemptKey, AttemptRequest
+from dbt_runner.request import AttemptKey
 from dbt_runner.store import Item, Store, StoredObject, node_sk
+from dbt_runner.store.attribute_values import marshal
+from dbt_runner.texts import fit
+from dbt_runner.wire import UNKNOWN
 
 # A SIGKILL loses at most this much.
 FLUSH_SECONDS = 2.0
@@ -30,16 +30,11 @@ _MAX_OWNER = 200
 # The state machine reads an outcome as one payload, of at most 256 KiB: whatever is in it has a limit of its own, in bytes of JSON.
 _MAX_OUTCOME_TEXT = 4000
 _MAX_OUTCOME_COMMAND = 1000
-_ARTIFACTS = (
-    "run_results.json",
-    "manifest.json",
-    "sources.json",
-    "catalog.json",
-    "semantic_manifest.json",
-    "index.html",
-    "static_index.html",
-    "dbt.log",
-)
+_MAX_OUTCOME_ID = 2000
+_MAX_STATUSES = 20
+_MAX_LEFT_OUT, _MAX_LEFT_OUT_TEXT = 20, 300
+# With its types, as DynamoDB answers it and the state machine reads it. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+_MAX_OUTCOME = 262_144 - 4_096
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,7 @@ class Evidence:
         concerns: whom the failed nodes concern, by unique_id.
         image: digest of the image that ran it; None where nothing knows it.
         parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
+        left_out: what the worker told or left that was not taken, one text each.
         node_rows: where the long-term audit has the nodes that this attempt ran; None where it ran none.
     """
 
@@ -70,6 +66,7 @@ class Evidence:
     state: ReleaseMeta | None = None
     image: str | None = None
     node_rows: StoredObject | None = None
+    left_out: Sequence[str] = ()
     concerns: Mapping[str, Concern] = field(default_factory=dict)
 
 
@@ -126,7 +123,8 @@ class NodeWriter:
             self._patience(self._flush)
         except Exception as exc:
             results = list(self._pending.values())
-            self._log.error("node results could not be written", error=repr(exc), results=[asdict(result) for result in results])
+            told = [asdict(result) for result in results]
+            self._log.listed("error", "node results could not be written", "results", told, error=repr(exc)[:1000])
             raise ResultsNotWritten(results) from exc
 
     def add(self, result: NodeResult) -> None:
@@ -186,31 +184,9 @@ class NodeWriter:
         }
 
 
-def mask_artifacts(folder: Path, mask: Mask) -> None:
-    """Takes secrets out of what the attempt left in `folder`. What cannot be masked is removed."""
-    for file in _artifacts(folder):
-        try:
-            mask.file(file)
-        except BaseException:
-            file.unlink()
-            raise
-
-
-def upload_artifacts(store: Store, request: AttemptRequest, folder: Path) -> list[StoredObject]:
-    """Uploads what the attempt left in `folder`; returns what was written, with digests."""
-    prefix = f"{request.artifacts}{request.key.name}/{request.key.attempt}/"
-    with ThreadPoolExecutor(len(_ARTIFACTS), "upload") as pool:
-        return list(pool.map(lambda file: store.upload(file, prefix + file.relative_to(folder).as_posix()), _artifacts(folder)))
-
-
-def _artifacts(folder: Path) -> list[Path]:
-    files = [folder / name for name in _ARTIFACTS] + sorted(folder.glob("command-*/run_results.json"))
-    return [file for file in files if file.is_file()]
-
-
 def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> Item:
-    """The outcome as an item of the table; docs/architecture.md describes its attributes."""
-    return {
+    """The outcome as an item of the table; docs/architecture.md describes its attributes. It is within the limits, whatever it is about."""
+    item = {
         "pk": key.pk,
         "sk": key.outcome_sk,
         "step": key.name,
@@ -220,7 +196,7 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "error": outcome.error.name if outcome.error else None,
         "message": _cut(outcome.message) or None,
         "why": _cut(outcome.why) or None,
-        "counts": dict(outcome.counts),
+        "counts": _counts(outcome.counts),
         "fault": outcome.fault,
         "failures": [_failure(node, evidence.concerns.get(node.unique_id, Concern())) for node in outcome.failures],
         "commands": [
@@ -239,11 +215,28 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "image": evidence.image,
         "parse": {name: _cut(text) for name, text in evidence.parse.items()} or None,
         "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,
+        "left_out": [_cut(text, _MAX_LEFT_OUT_TEXT) for text in evidence.left_out[:_MAX_LEFT_OUT]] or None,
     }
+    if outcome_size(item) > _MAX_OUTCOME:
+        # The limits of its parts add up to less, so this is a part without one. What ends the step stays, and says so.
+        item |= {"failures": [], "commands": [], "artifacts": [], "left_out": ["the rest of the outcome: it is too long"]}
+    return item
+
+
+def outcome_size(item: Item) -> int:
+    """Bytes of the item as the state machine reads it."""
+    return len(json.dumps({"Item": marshal(item)}, ensure_ascii=False).encode())
+
+
+def _counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Nodes by status, the most frequent statuses by name. The state machine carries these through the whole run."""
+    named = dict(sorted(counts.items(), key=lambda each: -each[1])[:_MAX_STATUSES])
+    rest = sum(counts.values()) - sum(named.values())
+    return {**named, UNKNOWN: named.get(UNKNOWN, 0) + rest} if rest else named
 
 
 def _failure(node: NodeResult, concern: Concern) -> dict[str, Any]:
-    said = {"unique_id": node.unique_id, "status": node.status, "message": _cut(node.message)}
+    said = {"unique_id": _cut(node.unique_id, _MAX_OUTCOME_ID), "status": node.status, "message": _cut(node.message)}
     if concern.owner:
         said["owner"] = _cut(concern.owner, _MAX_OWNER)
     return {**said, "blocked": concern.blocked} if concern.blocked else said
@@ -251,8 +244,8 @@ def _failure(node: NodeResult, concern: Concern) -> dict[str, Any]:
 
 def _cut(text: str, most: int = _MAX_OUTCOME_TEXT) -> str:
     """As much of the beginning of a text as fits into so many bytes of a JSON string."""
-    text = text[:most]
-    while (size := len(json.dumps(text, ensure_ascii=False).encode(errors="replace")) - 2) > most:
+    text = fit(text[:most])
+    while (size := len(json.dumps(text, ensure_ascii=False).encode()) - 2) > most:
         text = text[: len(text) * most // size]
     return text
 

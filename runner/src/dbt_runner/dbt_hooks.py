@@ -1,10 +1,11 @@
-"""The one place that reaches into dbt: it has dbt leave out nodes that are done, keep away from what another release has built, and
-find seeds where the project is now.
+"""The one place that reaches into dbt: it has dbt leave out nodes that are done, keep away from what another release has built, find
+seeds where the project is now, and say when it has parsed.
 
 dbt has an interface for the first only in `dbt retry`, which wants the earlier attempt's run_results.json; a worker that was killed
 left none. So this mends the method that retry's own task overrides, get_graph_queue, in both classes that have one, for as long
 as a command runs. tests/runner/test_resume.py fails when a new dbt is no longer made that way. The second looks at the same place,
-tests/runner/test_slim_ci.py fails when it no longer does. tests/runner/test_parse_cache.py says whether the third is still needed.
+tests/runner/test_slim_ci.py fails when it no longer does. tests/runner/test_parse_cache.py says whether the third is still needed,
+tests/security/test_parse_cache.py fails when the fourth comes at another moment.
 """
 
 from __future__ import annotations
@@ -96,6 +97,30 @@ def finding_seeds() -> Iterator[None]:
         for node in manifest.nodes.values():
             if getattr(node, "root_path", None) is not None:
                 node.root_path = projects[node.package_name].project_root
+        return manifest
+
+    ManifestLoader.get_full_manifest = classmethod(get_full_manifest)
+    try:
+        yield
+    finally:
+        ManifestLoader.get_full_manifest = original
+
+
+@contextlib.contextmanager
+def after_parse(parsed: Callable[[], None]) -> Iterator[None]:
+    """Commands that run inside call `parsed` when dbt has read the project and written its partial_parse.msgpack.
+
+    By then dbt has rendered the project's own Jinja, with `execute` false. It has executed no query, hook or node. A dbt that is none of
+    the KNOWN ones calls nothing.
+    """
+    if not KNOWN.has_installed:
+        yield
+        return
+    original = ManifestLoader.__dict__["get_full_manifest"]
+
+    def get_full_manifest(cls: Any, /, config: Any, **options: Any) -> Any:
+        manifest = original.__func__(cls, config, **options)
+        parsed()
         return manifest
 
     ManifestLoader.get_full_manifest = classmethod(get_full_manifest)

@@ -34,7 +34,7 @@ def prepare(
     folder: Path,
     log: JsonLog,
     mask: Mask,
-    work: Callable[[WorkerSpec], StepReport],
+    work: Callable[[WorkerSpec, ParseCache], StepReport],
 ) -> tuple[Path, release.ReleaseMeta]:
     """Parses a release for `profile.of_state`.
 
@@ -42,7 +42,7 @@ def prepare(
         version: which one.
         folder: must not exist yet.
         mask: knows the secrets, which no cache may hold.
-        work: has a worker do what a spec says.
+        work: has a worker do what a spec says, and gives what it parsed to the cache.
 
     Returns:
         The folder with its manifest.json, and what the release is.
@@ -59,9 +59,9 @@ def prepare(
     target.write(folder / "profiles", fetched.project)
     cache = ParseCache(stores.hasty, asked, fetched, target, artifacts, log, mask)
     cache.fetch()
-    report = work(worker_spec.of_parse(asked, target, folder, fetched.project, artifacts))
+    report = work(worker_spec.of_parse(asked, target, folder, fetched.project, artifacts), cache)
     found = outcome.classify(report, [worker_spec.PARSE], asked.config.warehouse.type)
     if found.error is not None:
         raise TypedError(found.error, f"release {version}, with which this run compares: {found.message}", found.why)
-    cache.keep(report.parsed)
+    cache.keep()
     return artifacts, meta

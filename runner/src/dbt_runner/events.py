@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dbt_runner.masking import Mask
+from dbt_runner.texts import without_middle
 
 # Statuses as dbt names them. https://docs.getdbt.com/reference/artifacts/run-results-json
 ERROR_STATUSES = frozenset({"error", "runtime error", "partial success"})
@@ -18,8 +19,9 @@ FAIL_STATUSES = frozenset({"fail"})
 BAD_STATUSES = ERROR_STATUSES | FAIL_STATUSES
 # The node need not run again. Not so after `skipped`, nor after anything that dbt may yet name.
 DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
-# What is kept of an exception's text, and of that of one of its causes. The worker cuts nothing: who cuts has to mask before.
-_MAX_FAILURE, _MAX_CAUSE = 4000, 500
+# Characters that the supervisor keeps of what the worker tells. It masks before it cuts. The middle of a long text is left out: a
+# traceback has its reason at its end.
+MAX_MESSAGE, MAX_FAILURE, MAX_CAUSE, MAX_RELATION, MAX_LOG_LINE = 16_384, 4_000, 500, 2_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,20 @@ class CommandStarted:
 
 @dataclass(frozen=True)
 class Parsed:
-    """How the command read the project: from the parse that an earlier one left, or anew for `reasons` of the engine's own."""
+    """How the command read the project: from the parse that an earlier one left, or anew for `reasons` of the engine's own.
+
+    The worker sends this when the engine has parsed and before any node runs, and goes on when the supervisor has answered.
+    """
 
     index: int
     reasons: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ParseNotHeld:
+    """The worker went on after `Parsed` without an answer: what it left may have changed since, so nothing of it is kept."""
+
+    index: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,7 @@ class WorkerSpec:
 
     Attributes:
         commands: the words of each command.
+        replies_fd: where the supervisor answers `Parsed`, with one byte.
         executing: for each command, whether it executes nodes; of one that only compiles them, the failures alone are reported.
         arguments: appended to each command.
         artifacts: folder where each command's run_results.json is kept when the step has several commands.
@@ -180,6 +193,7 @@ class WorkerSpec:
     earlier: Sequence[EarlierCommand] = ()
     apart: bool = False
     warehouse: str = ""
+    replies_fd: int = -1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -193,53 +207,30 @@ class WorkerSpec:
         return WorkerSpec(**fields)
 
 
-Message = NodeResult | CommandResult | CommandStarted | Parsed | LogLine | Secret | Finished
-_TYPES: dict[str, type[Any]] = {t.__name__: t for t in (NodeResult, CommandResult, CommandStarted, Parsed, LogLine, Secret, Finished)}
-
-
-def encode(message: Message) -> str:
-    """One line, without its line break."""
-    return json.dumps({"type": type(message).__name__, **asdict(message)}, separators=(",", ":"))
-
-
-def decode(line: str | bytes) -> Message:
-    """The message of one line.
-
-    Raises:
-        ValueError: the line is not a message of this protocol (a worker that was killed leaves half a line).
-    """
-    try:
-        fields = json.loads(line)
-        cls = _TYPES[fields.pop("type")]
-        for name in ("exception", "failure"):
-            if name in fields:
-                fields[name] = Failure.from_fields(fields[name])
-        message: Message = cls(**fields)
-        return message
-    except (KeyError, TypeError, AttributeError) as exc:
-        # Not what it says: it may be a secret, or a text that nobody has masked.
-        raise ValueError(f"not a message of the worker: {len(line)} bytes") from exc
+Message = NodeResult | CommandResult | CommandStarted | Parsed | ParseNotHeld | LogLine | Secret | Finished
 
 
 def masked(message: Message, mask: Mask) -> Message:
     """The message without secrets, and then cut to what is kept of it. What a node is called and how it ended stays as it is."""
     if isinstance(message, NodeResult):
         text, relation = mask.text(message.message), mask.text(message.relation)
-        return replace(message, message=text, relation=relation, failure=_masked(message.failure, mask))
+        failure = _masked(message.failure, mask)
+        return replace(message, message=without_middle(text, MAX_MESSAGE), relation=relation[:MAX_RELATION], failure=failure)
     if isinstance(message, CommandResult):
         return replace(message, exception=_masked(message.exception, mask))
     if isinstance(message, Parsed):
-        return replace(message, reasons=[mask.text(reason)[:_MAX_CAUSE] for reason in message.reasons])
+        return replace(message, reasons=[mask.text(reason)[:MAX_CAUSE] for reason in message.reasons])
     if isinstance(message, LogLine):
-        return replace(message, message=mask.text(message.message))
+        return replace(message, message=without_middle(mask.text(message.message), MAX_LOG_LINE))
     return message
 
 
-def _masked(failure: Failure | None, mask: Mask, longest: int = _MAX_FAILURE) -> Failure | None:
+def _masked(failure: Failure | None, mask: Mask, longest: int = MAX_FAILURE) -> Failure | None:
     if failure is None:
         return None
-    causes = tuple(cause for raw in failure.causes if (cause := _masked(raw, mask, _MAX_CAUSE)) is not None)
-    return replace(failure, message=mask.text(failure.message)[:longest], codes=mask.tree(failure.codes), causes=causes)
+    causes = tuple(cause for raw in failure.causes if (cause := _masked(raw, mask, MAX_CAUSE)) is not None)
+    codes = {kind: code[:MAX_CAUSE] for kind, code in mask.tree(failure.codes).items()}
+    return replace(failure, message=without_middle(mask.text(failure.message), longest), codes=codes, causes=causes)
 
 
 @dataclass
@@ -255,6 +246,7 @@ class StepReport:
         timed_out: the attempt ran out of its time.
         killed: the worker did not react and was killed by the supervisor.
         parsed: how the first command that came that far read the project.
+        left_out: what of the worker's messages and output was not taken, in words; a short list.
         memory_limit_mib, oom_kills: as `dbt_runner.memory` tells; None where the kernel does not.
     """
 
@@ -270,3 +262,4 @@ class StepReport:
     peak_memory_mib: int = 0
     memory_limit_mib: int | None = None
     oom_kills: int | None = None
+    left_out: list[str] = field(default_factory=list)

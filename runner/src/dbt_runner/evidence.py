@@ -9,6 +9,7 @@ import errno
 import json
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dbt_runner.events import Failure
@@ -19,14 +20,21 @@ _UNSPECIFIC = (object, BaseException, Exception)
 
 def describe(exc: BaseException) -> Failure:
     """An exception and its causes as data. Raises nothing."""
-    own, *causes = list(_chain(exc))
-    return Failure(
-        type(own).__name__,
-        _bases(own),
-        str(own),
-        codes(own),
-        tuple(Failure(type(cause).__name__, _bases(cause), str(cause), codes(cause)) for cause in causes),
-    )
+    own, *causes = [_link(link) for link in _chain(exc)]
+    return replace(own, causes=tuple(causes))
+
+
+def _link(exc: BaseException) -> Failure:
+    # An exception of the team's code or a driver may compute its text and its attributes, and fail at that.
+    try:
+        text = str(exc)
+    except Exception as other:
+        text = f"(its text cannot be had: {type(other).__name__})"
+    try:
+        known = codes(exc)
+    except Exception:
+        known = {}
+    return Failure(type(exc).__name__, _bases(exc), text, known)
 
 
 def codes(exc: BaseException) -> dict[str, str]:

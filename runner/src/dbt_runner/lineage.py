@@ -5,12 +5,13 @@ https://docs.getdbt.com/reference/artifacts/manifest-json
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from dbt_runner import untrusted_files
 
 _SECTIONS = ("nodes", "sources", "exposures", "unit_tests", "metrics", "semantic_models", "saved_queries")
 _TESTS = ("test", "unit_test")
@@ -134,8 +135,9 @@ def concerns(manifest: Path, failed: Iterable[str], skipped: Collection[str]) ->
         skipped: unique_ids.
     """
     try:
-        graph = from_manifest(json.loads(manifest.read_bytes()))
-    except (OSError, ValueError, AttributeError):
+        graph = from_manifest(untrusted_files.read_object(manifest))
+    except Exception:
+        # Any JSON may be there, also some that nests deeper than the interpreter's stack.
         return {}
     known = [node for unique_id in failed if (node := graph.get(unique_id)) is not None]
     return {node.unique_id: Concern(node.owner, sum(below in skipped for below in graph.downstream(node.unique_id))) for node in known}

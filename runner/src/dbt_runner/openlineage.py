@@ -7,7 +7,6 @@ https://openlineage.io/docs/spec/object-model
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from dbt_runner import __version__
+from dbt_runner import __version__, untrusted_files
 from dbt_runner.config import Warehouse
 from dbt_runner.events import BAD_STATUSES, NodeResult
 from dbt_runner.lineage import Lineage, ManifestNode, from_manifest
@@ -138,7 +137,7 @@ class Sink:
 
     def _inputs(self, result: NodeResult) -> Iterator[str]:
         if self._lineage is None:
-            self._lineage = from_manifest(json.loads(self._manifest.read_bytes()))
+            self._lineage = from_manifest(untrusted_files.read_object(self._manifest))
         node = self._lineage.get(result.unique_id)
         for parent in node.parents if node else ():
             yield from _names(_relation(self._lineage.get(parent)))

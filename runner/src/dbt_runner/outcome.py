@@ -170,6 +170,8 @@ def classify_probe(report: StepReport, warehouse: str) -> Outcome:
         what = "did not answer" if verdict.kind is WAREHOUSE_UNAVAILABLE else "refused the connection" if stage == 0 else "refused"
         fault = diagnosis.fault_of(stage, verdict.kind, failed)
         return Outcome(verdict.kind, f"the warehouse {what}: {node_summary.reason(failed.message)}", verdict.why, fault=fault)
+    if report.finished:
+        return Outcome(RUNNER_ERROR, "the health check ended without a result; the log has its last lines", "no stage of the probe ended")
     return classify(report, (), warehouse)
 
 
@@ -215,6 +217,9 @@ def _error(
     failed = next((c for c in report.commands if not c.success), None)
     if failed is not None:
         return _failed_command(failed, _text(commands, failed.index), [n for n in nodes if n.command == failed.index], warehouse)
+    contradicted = _contradicted(report, len(commands), nodes)
+    if contradicted is not None:
+        return contradicted
     empty = next((c for c in report.commands if c.selected == 0), None)
     if empty is not None:
         return (
@@ -223,6 +228,21 @@ def _error(
             f"command {empty.index} ended well with no results",
         )
     return None, "", ""
+
+
+def _contradicted(report: StepReport, commands: int, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str] | None:
+    """A success that the rest of the evidence denies: where the worker says two things, the worse one counts. None where all agree."""
+    if len(report.commands) != commands:
+        why = f"results of {len(report.commands)} of {commands} commands, and no failure"
+        return RUNNER_ERROR, "dbt ended without a result of each command; the log has its last lines", why
+    bad = next((node for node in nodes if node.status in BAD_STATUSES), None)
+    if bad is not None:
+        why = f"status {bad.status!r} of {bad.unique_id}"
+        return RUNNER_ERROR, "dbt reported success of its commands and failure of a node; the log has its last lines", why
+    if report.returncode not in (0, None) and not (report.interrupted or report.timed_out):
+        why = f"worker's return code {report.returncode} after success of all commands"
+        return RUNNER_ERROR, f"dbt reported success, and its process ended badly (return code {report.returncode})", why
+    return None
 
 
 def _died(report: StepReport, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, str, str]:
@@ -290,7 +310,8 @@ def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[Error
     ):
         if found and (kind is ACCESS_DENIED or len(found) == len(bad)):
             node, verdict = found[0]
-            named = [*(n for n, _ in found), *(n for n in bad if n not in [each for each, _ in found])]
+            first = {id(each) for each, _ in found}
+            named = [*(n for n, _ in found), *(n for n in bad if id(n) not in first)]
             return kind, node_summary.summary(named, nodes), f"{verdict.why}, of {node.unique_id}"
     return None
 

@@ -32,7 +32,7 @@ class Ending:
         run: the run item.
         result: what the attempt came to.
         outcome: the same, as the item that was written.
-        folder: where dbt left its artifacts.
+        folder: with the artifacts that the attempt keeps.
     """
 
     key: AttemptKey

@@ -135,6 +135,7 @@ class Outcome:
     fault: str | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
     unpublished: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def outcome_from(item: Item) -> Outcome:
         image=item.get("image"),
         fault=item.get("fault"),
         unpublished=tuple(item.get("unpublished", ())),
+        left_out=tuple(item.get("left_out", ())),
     )
 
 

@@ -11,7 +11,9 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
+import select
 import signal
 import sys
 import threading
@@ -33,22 +35,29 @@ from dbt_runner.events import (
     Message,
     NodeResult,
     Parsed,
+    ParseNotHeld,
     Secret,
     WorkerSpec,
-    encode,
 )
 from dbt_runner.evidence import describe
+from dbt_runner.texts import fit
+from dbt_runner.wire import MAX_COUNT, encode
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
 
 _PR_SET_PDEATHSIG = 1
+# What dbt says of an event that it cannot serialise (dbt_common.events.base_types), and the events that then hold what the project says.
+_UNSERIALISABLE = "Unable to parse logging event dictionary"
+_TOLD_BY_THE_PROJECT = ("[JinjaLogInfo]", "[JinjaLogWarning]", "[PrintEvent]")
 # dbt's levels that are passed on, as the container's log calls them.
 _LOGGED_LEVELS = {"info": "info", "warn": "warning", "error": "error"}
 # Events that dbt fires while it handles a node's exception, which is lost afterwards: the result has its text only.
 _WITH_EXCEPTION = frozenset({"CatchableExceptionOnRun", "GenericExceptionOnRun", "InternalErrorOnRun"})
 _OPERATION = "operation"
 _OPERATION_FAILED = frozenset({"RunningOperationCaughtError", "RunningOperationUncaughtError"})
+# How long the worker waits for the supervisor to take its parse, which takes milliseconds.
+HOLD_SECONDS = 10.0
 # dbt's events about its parse cache. It may refuse it for several reasons, and after it began to use it.
 _PARSE_EVENTS = frozenset({"PartialParsingEnabled", "UnableToPartialParse", "ParsedFileLoadFailed"})
 # What dbt and its adapters allocate stays, by far the most of it: looking for garbage less often saves a tenth of a step's processor time
@@ -89,6 +98,8 @@ class Worker:
         self._operation_error = ""
         self._failures: dict[str, Failure] = {}
         self._parse_reasons: list[str] | None = None
+        self._has_parsed = False
+        self._unserialisable_told = False
 
     def listen_to_drivers(self) -> None:
         """Has the warehouse's drivers tell what they make of their credentials, from now on."""
@@ -155,8 +166,6 @@ class Worker:
             selected = self._report_results(answer)
             exception = describe(answer.exception) if answer.exception is not None else None
             result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
-        if self._parse_reasons is not None:
-            self._send(Parsed(index, self._parse_reasons))
         self._complete_run_results()
         return result
 
@@ -167,7 +176,7 @@ class Worker:
 
         runner = dbtRunner(callbacks=[self._on_event])
         apart = self._spec.apart and self._spec.executing[self._command]
-        with dbt_hooks.finding_seeds(), contextlib.ExitStack() as stack:
+        with dbt_hooks.finding_seeds(), dbt_hooks.after_parse(self._hold_parse), contextlib.ExitStack() as stack:
             try:
                 if apart:
                     stack.enter_context(dbt_hooks.staying_apart())
@@ -183,31 +192,59 @@ class Worker:
         if info.name in _PARSE_EVENTS:
             self._on_parse(info.name, event.data)
         if info.name == "NodeFinished":
+            # dbt sends an event without data where it cannot serialise the node or its result (meta with a key that is no text, a
+            # number beyond int32, a lone surrogate). Then the result is taken from what the command returns.
+            unique_id = event.data.node_info.unique_id
             # A batch of a microbatch model ends as its model does, on the same thread and right after its own event.
-            batch = (threading.get_ident(), event.data.node_info.unique_id)
+            batch = (threading.get_ident(), unique_id or _current_node())
             if batch in self._batches:
                 self._batches.remove(batch)
-            else:
+            elif unique_id:
                 self._report(_from_event(event.data, self._command))
         elif info.name in _WITH_EXCEPTION:
-            self._keep_exception(event.data.node_info.unique_id)
+            self._keep_exception(event.data.node_info.unique_id or _current_node())
         elif info.level in _LOGGED_LEVELS:
             if info.name == "LogBatchResult":
-                self._batches.add((threading.get_ident(), event.data.node_info.unique_id))
+                self._batches.add((threading.get_ident(), event.data.node_info.unique_id or _current_node()))
             if info.name in _OPERATION_FAILED:
                 self._operation_error = event.data.exc
                 self._keep_exception(_OPERATION)
             node = event.data.node_info.unique_id if "node_info" in event.data.DESCRIPTOR.fields_by_name else ""
+            text = self._readable(info)
             # One write for the whole line: several threads come here at once.
-            self._log.write(f"{info.ts.ToJsonString()} {info.level:<5} {info.msg}\n")
-            if info.msg.strip():
-                self._send(LogLine(_LOGGED_LEVELS[info.level], info.msg, node))
+            self._log.write(f"{info.ts.ToJsonString()} {info.level:<5} {text}\n")
+            if text.strip():
+                self._send(LogLine(_LOGGED_LEVELS[info.level], text, node))
+
+    def _readable(self, info: Any) -> str:
+        """An event's text; an empty one for what would only repeat that dbt cannot serialise a node, once for each of its events."""
+        text: str = info.msg
+        if info.name == "Note" and _UNSERIALISABLE in text and not any(name in text for name in _TOLD_BY_THE_PROJECT):
+            told, self._unserialisable_told = self._unserialisable_told, True
+            said = "dbt cannot serialise events about some nodes, such as this one; their results are recorded all the same: "
+            text = "" if told else said + text[:1000]
+        return fit(text)
 
     def _keep_exception(self, unique_id: str) -> None:
         """Keeps the exception that this thread is handling: dbt calls back from inside of its except clause."""
         exc = sys.exception()
-        if exc is not None:
+        if exc is not None and unique_id:
             self._failures[unique_id] = describe(exc)
+
+    def _hold_parse(self) -> None:
+        """Tells the supervisor that dbt has parsed, and waits until it has taken what dbt left: no node has run yet.
+
+        The wait has an end. What the supervisor takes later than that may be a node's work, so the worker says that it went on.
+        """
+        if self._has_parsed or self._parse_reasons is None:
+            return
+        self._has_parsed = True
+        self._send(Parsed(self._command, self._parse_reasons))
+        if self._spec.replies_fd < 0:
+            return
+        ready, _, _ = select.select([self._spec.replies_fd], [], [], HOLD_SECONDS)
+        if not ready or not os.read(self._spec.replies_fd, 1):
+            self._send(ParseNotHeld(self._command))
 
     def _on_parse(self, name: str, data: Any) -> None:
         reasons = self._parse_reasons = self._parse_reasons or []
@@ -271,7 +308,6 @@ def _from_event(data: Any, command: int) -> NodeResult:
     """A NodeFinished event, field by field: converting the whole message costs fifteen times as much."""
     node, result = data.node_info, data.run_result
     response = result.adapter_response.fields if result.HasField("adapter_response") else {}
-    rows = int(response["rows_affected"].number_value) if "rows_affected" in response else -1
     return NodeResult(
         command=command,
         unique_id=node.unique_id,
@@ -281,11 +317,11 @@ def _from_event(data: Any, command: int) -> NodeResult:
         message=result.message or "",
         started_at=_utc(node.node_started_at),
         ended_at=_utc(node.node_finished_at),
-        seconds=round(result.execution_time, 3),
+        seconds=_seconds(result.execution_time),
         thread=result.thread,
         relation=node.node_relation.relation_name,
-        rows=rows if rows >= 0 else None,
-        failures=result.num_failures or None,
+        rows=_count(response["rows_affected"].number_value) if "rows_affected" in response else None,
+        failures=_count(result.num_failures) or None,
     )
 
 
@@ -300,10 +336,11 @@ def _from_result(result: Any, command: int) -> NodeResult:
         message=result.message or "",
         started_at=started_at,
         ended_at=ended_at,
-        seconds=round(result.execution_time, 3),
+        seconds=_seconds(result.execution_time),
         thread=result.thread_id,
         relation=getattr(result.node, "relation_name", None) or "",
-        failures=getattr(result, "failures", None) or None,
+        rows=_count((getattr(result, "adapter_response", None) or {}).get("rows_affected")),
+        failures=_count(getattr(result, "failures", None)) or None,
     )
 
 
@@ -319,9 +356,31 @@ def _from_operation(result: Any, command: int, error: str) -> NodeResult:
         message=result.message or error,
         started_at=started_at,
         ended_at=ended_at,
-        seconds=round(result.execution_time, 3),
+        seconds=_seconds(result.execution_time),
         thread=result.thread_id,
     )
+
+
+def _current_node() -> str:
+    """The unique_id of the node that this thread runs, by dbt's own context variable; empty outside of a node."""
+    from dbt_common.events.contextvars import get_node_info
+
+    unique_id = get_node_info().get("unique_id", "")
+    return unique_id if isinstance(unique_id, str) else ""
+
+
+def _seconds(value: Any) -> float:
+    """dbt takes times from the wall clock, which may be set back."""
+    return round(value, 3) if isinstance(value, (int, float)) and math.isfinite(value) and value > 0 else 0.0
+
+
+def _count(value: Any) -> int | None:
+    """A number of rows. Adapters say -1 for unknown, and some of them say other things than numbers."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= MAX_COUNT else None
 
 
 def _span(result: Any) -> tuple[str, str]:
@@ -375,7 +434,12 @@ def main() -> None:
     spec = WorkerSpec.from_json(sys.stdin.read())
     # What the team's code starts must not keep the pipe open after the worker.
     os.set_inheritable(spec.events_fd, False)
-    with os.fdopen(spec.events_fd, "w", buffering=1) as events, open(spec.log_file, "a", buffering=1) as log:
+    if spec.replies_fd >= 0:
+        os.set_inheritable(spec.replies_fd, False)
+    with (
+        os.fdopen(spec.events_fd, "w", buffering=1, encoding="utf-8") as events,
+        open(spec.log_file, "a", buffering=1, encoding="utf-8", errors="replace") as log,
+    ):
         worker = Worker(spec, events, log)
         worker.listen_to_drivers()
         succeeded = worker.probe() if spec.probe else worker.run()

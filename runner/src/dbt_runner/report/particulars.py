@@ -47,6 +47,7 @@ def steps(found: Findings, messages: Messages) -> Iterable[object]:
             ("Versions", versions),
             ("Message", messages.line(outcome.message, 600)),
             ("Evidence", messages.line(outcome.why, 600)),
+            ("Left out", messages.line("; ".join(outcome.left_out), 600)),
         )
         title = f"{outcome.step}, attempt {outcome.attempt}: {outcome.error or 'succeeded'}"
         details.append(tag("details", tag("summary", title), tag("dl", pairs_of(facts), class_="pairs")))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dbt_runner import untrusted_files
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.lineage import Lineage, from_manifest
 from dbt_runner.run_records import Outcome, RunDetail
@@ -63,7 +64,7 @@ def from_store(store: Store, config: EnvironmentConfig, detail: RunDetail) -> So
                 continue
             path = Path(folder) / name
             if store.download(key, path):
-                documents[name] = _read(path)
+                documents[name] = untrusted_files.read_object(path)
             else:
                 missing.append(key)
     return _sources(detail, config, documents, tuple(missing))
@@ -71,7 +72,7 @@ def from_store(store: Store, config: EnvironmentConfig, detail: RunDetail) -> So
 
 def from_folder(config: EnvironmentConfig, detail: RunDetail, folder: Path) -> Sources:
     """Takes both artifacts from the folder in which dbt left them."""
-    documents = {name: _read(folder / name) for name in (MANIFEST, FRESHNESS) if (folder / name).is_file()}
+    documents = {name: untrusted_files.read_object(folder / name) for name in (MANIFEST, FRESHNESS) if (folder / name).is_file()}
     return _sources(detail, config, documents)
 
 
@@ -86,12 +87,16 @@ def from_attempt(store: Store, config: EnvironmentConfig, detail: RunDetail, fol
         return here
     with tempfile.TemporaryDirectory(prefix="dbt-report-") as other:
         path = Path(other) / FRESHNESS
-        found = _read(path) if store.download(key, path) else {}
+        found = untrusted_files.read_object(path) if store.download(key, path) else {}
     return replace(here, freshness=tuple(_freshness(found)))
 
 
 def _sources(detail: RunDetail, config: EnvironmentConfig, documents: Mapping[str, Any], missing: tuple[str, ...] = ()) -> Sources:
-    lineage = from_manifest(documents.get(MANIFEST) or {})
+    try:
+        lineage = from_manifest(documents.get(MANIFEST) or {})
+    except Exception:
+        # The worker wrote it: it may be any JSON. A report without lineage is better than none.
+        lineage = Lineage()
     return Sources(detail, config, lineage, tuple(_freshness(documents.get(FRESHNESS) or {})), missing)
 
 
@@ -101,33 +106,26 @@ def _newest(outcomes: Iterable[Outcome], name: str) -> str | None:
     return next((key for key in reversed(keys) if key.endswith(f"/{name}") and "/command-" not in key), None)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """A JSON object; an empty one for half a file, as a killed process leaves it."""
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _freshness(document: Mapping[str, Any]) -> Iterable[Freshness]:
     """https://docs.getdbt.com/reference/artifacts/sources-json"""
     results = document.get("results")
     for result in results if isinstance(results, list) else ():
-        criteria = result.get("criteria") or {}
+        if not isinstance(result, dict) or not isinstance(unique_id := result.get("unique_id"), str):
+            continue
+        criteria, loaded_at = result.get("criteria"), result.get("max_loaded_at")
         age = result.get("max_loaded_at_time_ago_in_s")
         yield Freshness(
-            unique_id=str(result.get("unique_id")),
-            status=str(result.get("status")),
-            loaded_at=result.get("max_loaded_at"),
-            age=float(age) if isinstance(age, (int, float)) else None,
-            warn_after=_period(criteria.get("warn_after")),
-            error_after=_period(criteria.get("error_after")),
+            unique_id=unique_id,
+            status=str(result.get("status"))[:100],
+            loaded_at=loaded_at if isinstance(loaded_at, str) else None,
+            age=float(age) if isinstance(age, (int, float)) and math.isfinite(age) else None,
+            warn_after=_period(criteria.get("warn_after") if isinstance(criteria, dict) else None),
+            error_after=_period(criteria.get("error_after") if isinstance(criteria, dict) else None),
         )
 
 
 def _period(after: object) -> str:
-    if not isinstance(after, Mapping) or not after.get("count"):
+    number, period = (after.get("count"), after.get("period")) if isinstance(after, Mapping) else (None, None)
+    if not isinstance(number, int) or not number or not isinstance(period, str):
         return ""
-    number = after["count"]
-    return f"{number} {after.get('period')}{'' if number == 1 else 's'}"
+    return f"{number} {period}{'' if number == 1 else 's'}"

@@ -291,15 +291,17 @@ class Store:
     # --- objects -------------------------------------------------------------------------------------------------
 
     def upload(self, path: Path, key: str) -> StoredObject:
-        """Writes a file to the bucket and says what was written."""
-        digest = sha256_of(path)
+        """Writes a file to the bucket and says what was written. The file must not change meanwhile."""
+        with path.open("rb") as body:
+            digest = hashlib.file_digest(body, "sha256").hexdigest()
+            size = body.tell()
 
-        def put() -> None:
-            with path.open("rb") as body:
+            def put() -> None:
+                body.seek(0)
                 self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": digest})
 
-        self._patience(put)
-        return StoredObject(key, digest, path.stat().st_size)
+            self._patience(put)
+        return StoredObject(key, digest, size)
 
     def upload_body(self, body: bytes, key: str, content_type: str) -> None:
         """Writes an object that a browser is to understand."""
@@ -317,8 +319,8 @@ class Store:
                 Bucket=self.bucket, Key=key, Body=body, Metadata={"sha256": hashlib.sha256(body).hexdigest()}, IfNoneMatch="*"
             )
 
-    def upload_version(self, path: Path, key: str, *, replaces: str | None) -> None:
-        """Writes a file in the place of one version of an object.
+    def upload_version(self, body: bytes, key: str, *, replaces: str | None) -> None:
+        """Writes an object in the place of one version of an object.
 
         Args:
             replaces: the ETag of the version, as `download_version` returned it; None where the object must not exist yet.
@@ -326,11 +328,12 @@ class Store:
         Raises:
             AlreadyThere: there is another version by now, or none any more. Nothing was changed.
         """
-        with path.open("rb") as body, self._conditional(key):
+        metadata = {"sha256": hashlib.sha256(body).hexdigest()}
+        with self._conditional(key):
             if replaces is None:
-                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata=metadata, IfNoneMatch="*")
             else:
-                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, IfMatch=replaces)
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata=metadata, IfMatch=replaces)
 
     @contextlib.contextmanager
     def _conditional(self, key: str) -> Iterator[None]:
