@@ -38,12 +38,13 @@ def failed(nodes: Iterable[Counted]) -> list[Counted]:
     return [node for node in nodes if node.status in BAD_STATUSES]
 
 
-def summary(bad: Sequence[Counted], nodes: Sequence[Counted]) -> str:
+def summary(bad: Sequence[Counted], nodes: Sequence[Counted], limit: int = 300) -> str:
     """How many nodes failed, of how many, and why the first ones did.
 
     Args:
         bad: those that failed, the ones to name first.
         nodes: all of the command.
+        limit: characters of each reason.
     """
     groups = list(dict.fromkeys(_group(node) for node in bad))
     total, what, kinds = len(nodes), "nodes", ""
@@ -55,7 +56,7 @@ def summary(bad: Sequence[Counted], nodes: Sequence[Counted]) -> str:
     broken = sum(node.status in ERROR_STATUSES and node.resource_type in TESTS for node in bad)
     if what == "tests" and broken:
         kinds = f" ({broken} of them could not be run)"
-    named = "; ".join(f"{node.unique_id}: {reason(node.message or '') or node.status}" for node in bad[:_MOST_NAMED])
+    named = "; ".join(f"{node.unique_id}: {reason(node.message or '', limit) or node.status}" for node in bad[:_MOST_NAMED])
     more = f"; and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
     return f"{len(bad)} of {total} {what} failed{kinds}: {named}{more}"
 

@@ -30,6 +30,10 @@ from dbt_runner.request import Command
 from dbt_runner.warehouses import ADAPTERS, Verdict
 
 MAX_FAILURES = 10
+# Characters of a failed node's reason in a message: alone, and before what ended its command beside it.
+_NODE_REASON, _NODE_REASON_BEFORE_ANOTHER = 300, 120
+# Of a text that an exception and a node share by more than chance.
+_RECOGNISED = 20
 _EXPIRED = "the supervisor stopped it in time to say so before Lambda ends the function"
 
 # Exceptions that end a command before or beside its nodes, by the name of the class or of one that it inherits from; the first
@@ -268,7 +272,8 @@ def _died(report: StepReport, nodes: Sequence[NodeResult]) -> tuple[ErrorKind, s
 
 def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str]:
     """The first cause counts: nodes that failed, then what ended the command beside them, such as a hook after them."""
-    of_nodes = _failed_nodes(nodes, warehouse)
+    # Where a second cause follows, each node says less, so that both fit into a record's cause.
+    of_nodes = _failed_nodes(nodes, warehouse, _NODE_REASON if failed.exception is None else _NODE_REASON_BEFORE_ANOTHER)
     if failed.exception is None:
         if of_nodes is None:
             return RUNNER_ERROR, f"{text!r} failed, but no node did; the log has its last lines", "no bad result, no exception"
@@ -278,14 +283,22 @@ def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult
     if of_nodes is None or verdict.kind in _NOT_OF_THE_PROJECT:
         return verdict.kind, f"{text!r}: {said}", verdict.why
     kind, message, why = of_nodes
-    # `show` and --fail-fast end with the exception of the node itself.
-    repeated = any(node_summary.reason(node.message)[:100] in said or said[:100] in " ".join(node.message.split()) for node in nodes)
-    return (kind, message, why) if repeated else (kind, f"{message}; then {text!r}: {said}", f"{why}; then {verdict.why}")
+    return (kind, message, why) if _repeats(said, nodes) else (kind, f"{message}; then {text!r}: {said}", f"{why}; then {verdict.why}")
 
 
-def _failed_nodes(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str] | None:
-    """What the nodes that failed say, hooks last: they run before or after the others. None where none failed."""
-    of_the_warehouse = _warehouse_error(nodes, warehouse)
+def _repeats(said: str, nodes: Sequence[NodeResult]) -> bool:
+    """Whether an exception is that of a node: `show` and --fail-fast end with it."""
+    told = [(node_summary.reason(node.message)[:100], node.message) for node in nodes if node.status in BAD_STATUSES]
+    return any(len(reason) >= _RECOGNISED and (reason in said or said[:100] in " ".join(message.split())) for reason, message in told)
+
+
+def _failed_nodes(nodes: Sequence[NodeResult], warehouse: str, limit: int) -> tuple[ErrorKind, str, str] | None:
+    """What the nodes that failed say, hooks last: they run before or after the others. None where none failed.
+
+    Args:
+        limit: characters of the reason of each node that is named.
+    """
+    of_the_warehouse = _warehouse_error(nodes, warehouse, limit)
     if of_the_warehouse is not None:
         return of_the_warehouse
     bad = [node for node in nodes if node.status in BAD_STATUSES]
@@ -293,11 +306,11 @@ def _failed_nodes(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKin
         first = [node for node in bad if is_meant(node)]
         if first:
             named = [*first, *(node for node in bad if not is_meant(node))]
-            return kind, node_summary.summary(named, nodes), f"status {first[0].status!r} of {first[0].unique_id}"
+            return kind, node_summary.summary(named, nodes, limit), f"status {first[0].status!r} of {first[0].unique_id}"
     return None
 
 
-def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[ErrorKind, str, str] | None:
+def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str, limit: int) -> tuple[ErrorKind, str, str] | None:
     """What the nodes' own exceptions say: a refusal wherever there is one, an outage where nothing else is wrong.
 
     Another attempt runs all nodes that have not succeeded, so it is worth it only where it can help each of them.
@@ -312,7 +325,7 @@ def _warehouse_error(nodes: Sequence[NodeResult], warehouse: str) -> tuple[Error
             node, verdict = found[0]
             first = {id(each) for each, _ in found}
             named = [*(n for n, _ in found), *(n for n in bad if id(n) not in first)]
-            return kind, node_summary.summary(named, nodes), f"{verdict.why}, of {node.unique_id}"
+            return kind, node_summary.summary(named, nodes, limit), f"{verdict.why}, of {node.unique_id}"
     return None
 
 
