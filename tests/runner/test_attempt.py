@@ -452,9 +452,11 @@ def test_a_second_signal_does_not_cost_the_outcome(run: Run, released: None, mon
             tidied.append("fetch")
 
     def again(*arguments: Any, **keywords: Any) -> None:
-        ask_to_stop()
+        # Reads before the release have folders of their own.
+        if tidied:
+            ask_to_stop()
+            tidied.append("work")
         rmtree(*arguments, **keywords)
-        tidied.append("work")
 
     monkeypatch.setattr(release, "fetch", fetch)
     monkeypatch.setattr(shutil, "rmtree", again)
@@ -517,8 +519,15 @@ def test_only_what_the_long_term_audit_has_expires(
     run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, archived: bool
 ) -> None:
     run.config["audit"] = {"items_retention_days": days}
+    upload_new = Store.upload_new
+
+    def away(store: Store, body: bytes, key: str) -> None:
+        if key.startswith("audit/"):
+            raise ConnectionError("S3 does not answer")
+        upload_new(store, body, key)
+
     if not archived:
-        monkeypatch.setattr(Store, "upload_new", lambda *_: (_ for _ in ()).throw(ConnectionError("S3 does not answer")))
+        monkeypatch.setattr(Store, "upload_new", away)
     scripted(run, tmp_path, "node('a', 'success')\nnode('b', 'error')\ndone(False)\n")
     assert run.attempt() == 10
     items = [run.outcome(), *run.nodes().values()]
