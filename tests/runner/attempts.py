@@ -67,7 +67,7 @@ class Run:
         return {item["unique_id"]: item for item in self.store.query("RUN#prod#r-1", "NODE#")}
 
 
-def publish(store: Store, folder: Path, files: Mapping[str, str], packed: bytes | None = None, *, version: str = "1.4.2") -> None:
+def publish(store: Store, folder: Path, files: Mapping[str, str | bytes], packed: bytes | None = None, *, version: str = "1.4.2") -> None:
     """A release with these files, or with another bundle."""
     projects.write(folder, files)
     path = folder.with_name(f"{folder.name}.tar.gz")

@@ -210,12 +210,12 @@ def resumable(folder: Path) -> dict[str, str]:
     return {**_RESUMABLE, "macros/gate.sql": _RESUMABLE_MACROS.replace("FOLDER", str(folder))}
 
 
-def write(folder: Path, files: Mapping[str, str]) -> Path:
+def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     """Writes files below a folder and returns it."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
 
 

@@ -326,7 +326,12 @@ def test_an_error_of_the_runner_itself_keeps_the_nodes() -> None:
 # --- dbt's own classes -------------------------------------------------------------------------------------------------
 
 # Python's; the others are dbt's.
-NOT_DBTS = {"KeyboardInterrupt": "builtins", "MemoryError": "builtins", "WouldReplace": "dbt_runner.dbt_hooks"}
+NOT_DBTS = {
+    "KeyboardInterrupt": "builtins",
+    "MemoryError": "builtins",
+    "UnicodeDecodeError": "builtins",
+    "WouldReplace": "dbt_runner.dbt_hooks",
+}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in outcome._EXCEPTIONS])

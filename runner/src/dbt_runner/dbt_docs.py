@@ -24,8 +24,8 @@ _HEAD = b"<head>"
 
 
 def template() -> bytes:
-    """dbt's own page, as it is installed here."""
-    return bytes(metadata.distribution("dbt-core").locate_file("dbt/task/docs/index.html").read_bytes())  # type: ignore[attr-defined]
+    """dbt's own page, as it is installed here: dbt strips the file before it puts data in (`load_file_contents` of dbt_common)."""
+    return bytes(metadata.distribution("dbt-core").locate_file("dbt/task/docs/index.html").read_bytes()).strip()  # type: ignore[attr-defined]
 
 
 def sealed(page: bytes, of: bytes | None = None) -> bytes:

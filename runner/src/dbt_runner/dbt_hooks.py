@@ -14,10 +14,13 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from dbt.compilation import Linker
 from dbt.graph import GraphQueue
 from dbt.parser.manifest import ManifestLoader
+from dbt.task.base import BaseRunner
 from dbt.task.build import BuildTask
 from dbt.task.runnable import GraphRunnableTask
+from dbt_common.exceptions import DbtRuntimeError
 
 from dbt_runner.known_versions import KnownVersions
 
@@ -104,6 +107,35 @@ def finding_seeds() -> Iterator[None]:
         yield
     finally:
         ManifestLoader.get_full_manifest = original
+
+
+@contextlib.contextmanager
+def ending_typed() -> Iterator[None]:
+    """Commands that run inside end with an error of dbt's own where dbt lets something else through.
+
+    A Python model that calls sys.exit() ends the thread that runs it, and dbt waits for its result until the step's time is over. A
+    circle of models ends the command with a bare RuntimeError. A dbt that is none of the KNOWN ones is left as it is.
+    """
+    if not KNOWN.has_installed:
+        yield
+        return
+    execute, find_cycles = BaseRunner.__dict__["compile_and_execute"], Linker.__dict__["find_cycles"]
+
+    def compile_and_execute(self: Any, manifest: Any, ctx: Any) -> Any:
+        try:
+            return execute(self, manifest, ctx)
+        except SystemExit as exc:
+            raise DbtRuntimeError(f"SystemExit: {exc.code}: the node's code ended its process, which only dbt may do") from exc
+
+    def find_cycles_typed(self: Any) -> None:
+        if cycle := find_cycles(self):
+            raise DbtRuntimeError(f"Found a cycle: {cycle}")
+
+    BaseRunner.compile_and_execute, Linker.find_cycles = compile_and_execute, find_cycles_typed
+    try:
+        yield
+    finally:
+        BaseRunner.compile_and_execute, Linker.find_cycles = execute, find_cycles
 
 
 @contextlib.contextmanager

@@ -55,6 +55,8 @@ _EXCEPTIONS: Sequence[tuple[str, ErrorKind]] = (
     ("DbtValidationError", COMPILATION_ERROR),
     ("SchemaConfigError", COMPILATION_ERROR),
     ("YamlLoadError", COMPILATION_ERROR),
+    # A file of the project; the worker names it.
+    ("UnicodeDecodeError", COMPILATION_ERROR),
     ("DbtReferenceError", COMPILATION_ERROR),
     ("DbtDatabaseError", MODEL_ERROR),
     # Whatever else dbt refuses: a selector that selectors.yml does not have, a broken contract, ...

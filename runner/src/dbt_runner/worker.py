@@ -71,6 +71,9 @@ _QUIET = (
     "none",
     "--no-use-colors",
     "--no-version-check",
+    # A project's own flags decide neither what the audit has nor what is logged.
+    "--write-json",
+    "--no-debug",
     "--no-send-anonymous-usage-stats",
 )
 
@@ -164,10 +167,20 @@ class Worker:
             result = CommandResult(index, False, time.monotonic() - started, exception=describe(exc))
         else:
             selected = self._report_results(answer)
-            exception = describe(answer.exception) if answer.exception is not None else None
+            exception = self._described(answer.exception) if answer.exception is not None else None
             result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
         self._complete_run_results()
         return result
+
+    def _described(self, exc: BaseException) -> Failure:
+        """An exception as data. dbt does not say which file it could not read as UTF-8."""
+        failure = describe(exc)
+        if not isinstance(exc, UnicodeDecodeError):
+            return failure
+        root = Path(self._spec.project)
+        files = (path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink())
+        name = next((path.relative_to(root) for path in files if exc.object in path.read_bytes()), "a file of the project")
+        return replace(failure, message=f"{name} is not UTF-8 ({exc.reason} at byte {exc.start}): save it as UTF-8")
 
     def _run_dbt(self, arguments: list[str]) -> dbtRunnerResult:
         from dbt.cli.main import dbtRunner, dbtRunnerResult
@@ -176,7 +189,7 @@ class Worker:
 
         runner = dbtRunner(callbacks=[self._on_event])
         apart = self._spec.apart and self._spec.executing[self._command]
-        with dbt_hooks.finding_seeds(), dbt_hooks.after_parse(self._hold_parse), contextlib.ExitStack() as stack:
+        with dbt_hooks.finding_seeds(), dbt_hooks.ending_typed(), dbt_hooks.after_parse(self._hold_parse), contextlib.ExitStack() as stack:
             try:
                 if apart:
                     stack.enter_context(dbt_hooks.staying_apart())
@@ -199,7 +212,7 @@ class Worker:
             batch = (threading.get_ident(), unique_id or _current_node())
             if batch in self._batches:
                 self._batches.remove(batch)
-            elif unique_id:
+            elif unique_id and not _is_part_of_others(event.data):
                 self._report(_from_event(event.data, self._command))
         elif info.name in _WITH_EXCEPTION:
             self._keep_exception(event.data.node_info.unique_id or _current_node())
@@ -302,6 +315,11 @@ class Worker:
         line = encode(message)
         with self._lock:
             print(line, file=self._events, flush=True)
+
+
+def _is_part_of_others(data: Any) -> bool:
+    """Whether a node is an ephemeral model that was compiled: dbt announces its end, and counts it among no results."""
+    return data.node_info.materialized == "ephemeral" and data.run_result.status not in BAD_STATUSES
 
 
 def _from_event(data: Any, command: int) -> NodeResult:
