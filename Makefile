@@ -49,9 +49,20 @@ faults: setup ## what a run survives, with figures: kills at random moments, out
 security: setup ## attacks on real processes, each with a control, and a long fuzzing run; prints the figures
 	@SECURITY_EXAMPLES=20000 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "slow or not slow" tests/security
 
+# It pins what the tests have another version of, hence an environment of its own; docs/adr/0002-dependencies.md.
+SECOND_AWS := .second-aws/.installed
+.PHONY: test-second-aws
+test-second-aws: setup $(SECOND_AWS) ## the module on a second AWS (ministack, on 127.0.0.1) with IAM enforced, and its paths against moto's; 5 minutes
+	@$(BIN)/pytest -n 0 -m "slow or not slow" tests/second_aws
+
+$(SECOND_AWS): tests/second_aws/requirements.lock
+	@$(PYTHON) -m venv --clear .second-aws
+	@.second-aws/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
 .PHONY: test-slow
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
-	@$(BIN)/pytest -n 0 -m slow
+	@$(BIN)/pytest -n 0 -m slow --ignore tests/second_aws
 
 # IMAGE_ARGS: --warehouses postgres, --base python@sha256:..., --platform linux/arm64, --tag NAME, ...; --help lists them.
 .PHONY: image
@@ -101,7 +112,9 @@ lock: ## resolve the locks anew (needs uv); they hold versions and hashes, no in
 	  pyproject.toml requirements/build.in -o requirements/image.txt
 	cd runner && uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate --universal --python-version 3.11.4 \
 	  --only-binary :all: requirements/sbom.in -o requirements/sbom.txt
+	cd tests/second_aws && uv pip compile -q --upgrade --generate-hashes --no-header --no-annotate --universal --python-version 3.11 \
+	  requirements.in -o requirements.lock
 
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf $(VENV) .checkov .local .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .checkov .second-aws .local .pytest_cache .mypy_cache .ruff_cache

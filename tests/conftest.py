@@ -48,7 +48,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("security")
         terminalreporter.write_line(summary)
     if left_out := config.stash[_SLOW]:
-        terminalreporter.write_line(f"NOT RUN, because they are slow: {len(left_out)} tests (make test-slow)", yellow=True, bold=True)
+        second = sum("second_aws/" in node for node in left_out)
+        parts = [f"{len(left_out) - second} tests (make test-slow)"] + [f"{second} on the second AWS (make test-second-aws)"] * bool(second)
+        terminalreporter.write_line(f"NOT RUN, because they are slow: {', '.join(parts)}", yellow=True, bold=True)
 
 
 def _attacks(terminalreporter: pytest.TerminalReporter) -> str:

@@ -1,5 +1,5 @@
-# CI: publishes releases, moves the pointer of its environment, starts runs there and sees how they end. In an environment for pull requests
-# the deployers of the others move the pointer.
+# CI: publishes releases, moves the pointer of its environment, starts runs there and sees how they end, with their logs and artifacts. In an
+# environment for pull requests the deployers of the others move the pointer.
 
 data "aws_iam_policy_document" "deployer" {
   for_each = local.deployers
@@ -156,7 +156,7 @@ data "aws_iam_policy_document" "deployer" {
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
   statement {
     sid       = "ReadEnvironmentAndRuns"
-    actions   = ["dynamodb:GetItem", "dynamodb:Query"]
+    actions   = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"]
     resources = [each.value.arns.table]
 
     condition {
@@ -194,6 +194,36 @@ data "aws_iam_policy_document" "deployer" {
     sid       = "FollowRuns"
     actions   = ["states:DescribeExecution"]
     resources = [each.value.arns.executions]
+  }
+
+  # The log of a run, which a pipeline shows when the run has failed.
+  # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/permissions-reference-cwl.html
+  statement {
+    sid       = "ReadLogs"
+    actions   = ["logs:FilterLogEvents"]
+    resources = [for group in each.value.arns.logs : "${group}:*"]
+  }
+
+  # The report of a run, which a pipeline keeps, and what it is made of where the run has published none.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html
+  statement {
+    sid       = "ReadArtifacts"
+    actions   = ["s3:GetObject"]
+    resources = ["${each.value.arns.bucket}/runs/${each.key}/*"]
+  }
+
+  # Without it S3 answers 403 for an artifact that is missing, as if the right were.
+  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html
+  statement {
+    sid       = "ListArtifacts"
+    actions   = ["s3:ListBucket"]
+    resources = [each.value.arns.bucket]
+
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["runs/${each.key}/*"]
+    }
   }
 
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
@@ -240,7 +270,7 @@ data "aws_iam_policy_document" "deployer" {
         variable = "kms:EncryptionContext:aws:s3:arn"
         values = [
           for path in concat(
-            ["", "/releases/*"],
+            ["", "/releases/*", "/runs/${each.key}/*"],
             [for path in local.pins[each.key] : "/${path}/*"],
             [for env in local.moves[each.key] : "/audit/promotions/env=${env}/*"],
           ) : "${each.value.arns.bucket}${path}"

@@ -1,4 +1,4 @@
-# People: start, stop and read the runs of their environment. They publish and promote nothing.
+# People: start, stop and read the runs of their environment, and read the releases. They publish and promote nothing.
 
 data "aws_iam_policy_document" "operator" {
   for_each = local.operators
@@ -42,6 +42,26 @@ data "aws_iam_policy_document" "operator" {
       test     = "ForAllValues:StringLike"
       variable = "dynamodb:LeadingKeys"
       values   = ["ENV#${each.key}", "POINTER#${each.key}", "RUN#${each.key}#*"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # What was published, and what differs from one release to another.
+  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+  statement {
+    sid       = "ReadReleases"
+    actions   = ["dynamodb:GetItem"]
+    resources = [each.value.arns.table]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["RELEASE#*"]
     }
 
     condition {

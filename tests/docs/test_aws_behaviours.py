@@ -39,7 +39,7 @@ def test_a_row_is_complete(row: list[str]) -> None:
     assert len(row) == 5 and all(row)
     _, page, tests, engines, _ = row
     assert re.search(r"\]\(https://docs\.aws\.amazon\.com/[^)]+\.html\)", page) or page.startswith("no public page")
-    assert re.match(r"(yes|no|one|-)\b|-$", engines)
+    assert re.match(r"(yes|no|one|-)([;:, ]|$)", engines)
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", tests)
     assert named, "no test is named"
     for file, test in named:

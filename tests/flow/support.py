@@ -114,9 +114,10 @@ class Stack:
 
     def look_at_processes(self) -> None:
         """Adds the command lines of all processes of this machine, where there is /proc."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # Not */cmdline: a process that is gone ends the search for files in its folder.
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                self.commands.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                self.commands.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
 
     # --- runs ----------------------------------------------------------------------------------------------------
 

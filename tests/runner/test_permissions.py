@@ -97,8 +97,22 @@ def call(store: Store, environment: dict[str, Any], monkeypatch: pytest.MonkeyPa
     return invoke
 
 
+# What CI and people read of a run.
+OF_A_RUN = ("show r-1", "list", "history --node orders", "cost --month 2026-11", "logs r-1", "report r-1 --output /dev/null")
+
+
+def record(store: Store) -> None:
+    """The run of those commands."""
+    record_run(
+        store, "r-1", "2026-11-22T10:00:00.000Z", status="SUCCEEDED", ended_at="2026-11-22T10:02:00.000Z", results=[step_result("build")]
+    )
+    record_outcome(store, "r-1", 2, "build")
+    store.put(node_item("r-1", "build", "orders"))
+
+
 def test_the_deployer_can_do_what_ci_does(store: Store, call: Callable[..., Result], tmp_path: Path) -> None:
     statements = policy("prod", "deployer")
+    record(store)
     with recorded() as calls:
         for version in ("1.4.2", "1.4.3"):
             release.commit(store, candidate(tmp_path / version, version, version=version))
@@ -107,29 +121,21 @@ def test_the_deployer_can_do_what_ci_does(store: Store, call: Callable[..., Resu
         for words in ("list", "list --promotions", "show --version 1.4.2", "verify --version 1.4.2"):
             call("release", *words.split())
         run_id = json.loads(call("start", "--job", "hourly", "--json").stdout)["run_id"]
-        call("status", run_id)
+        for words in (f"status {run_id}", *OF_A_RUN):
+            call(*words.split())
     assert calls.refused(statements) == []
     assert unneeded(calls, statements) == set()
 
 
-def test_the_operator_can_do_what_people_do(store: Store, call: Callable[..., Result]) -> None:
+def test_the_operator_can_do_what_people_do(store: Store, call: Callable[..., Result], tmp_path: Path) -> None:
     statements = policy("prod", "operator")
-    record_run(
-        store, "r-1", "2026-11-22T10:00:00.000Z", status="SUCCEEDED", ended_at="2026-11-22T10:02:00.000Z", results=[step_result("build")]
-    )
-    record_outcome(store, "r-1", 2, "build")
-    store.put(node_item("r-1", "build", "orders"))
+    record(store)
+    for version in ("1.4.2", "1.4.3"):
+        release.commit(store, candidate(tmp_path / version, version, version=version))
+    releases = ("list", "show --version 1.4.2", "verify --version 1.4.2")
     with recorded() as calls:
         run_id = json.loads(call("start", "--job", "hourly", "--json").stdout)["run_id"]
-        for words in (
-            f"status {run_id}",
-            "show r-1",
-            "list",
-            "history --node orders",
-            "cost --month 2026-11",
-            "logs r-1",
-            "report r-1 --output /dev/null",
-        ):
+        for words in (f"status {run_id}", *OF_A_RUN, *(f"release {words}" for words in releases), "verify --version 1.4.2"):
             call(*words.split())
     assert calls.refused(statements) == []
     # AWS's console lists executions; the commands have the table.

@@ -255,8 +255,7 @@ def _about_objects(mine: str) -> Iterator[Claim]:
     yield Claim("read an artifact but sources.json", ("task",), lambda r: z3.And(r.on(runs), r.does("s3:Get*"), _not(r.on(freshness))))
     yield Claim("read documentation", ("task", "deployer"), lambda r: z3.And(r.on(docs), r.does("s3:Get*")))
     yield Claim("write documentation", FEDERATED, lambda r: z3.And(r.on(docs), r.does("s3:Put*")))
-    yield Claim("touch an artifact", ("deployer",), lambda r: z3.And(r.on(runs), _not(r.does(*ACCOUNT_WIDE))))
-    yield Claim("write an artifact", ("operator",), lambda r: z3.And(r.on(runs), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))))
+    yield Claim("write an artifact", FEDERATED, lambda r: z3.And(r.on(runs), _not(r.does("s3:GetObject", *ACCOUNT_WIDE))))
 
 
 def _about_secrets(mine: str) -> Iterator[Claim]:

@@ -61,6 +61,11 @@ def _applies(statement: Mapping[str, Any], asked: Asked) -> bool:
         return False
     if not any(_like(resource, asked.resource) for resource in listed(statement["Resource"])):
         return False
+    return conditions_hold(statement, asked)
+
+
+def conditions_hold(statement: Mapping[str, Any], asked: Asked) -> bool:
+    """Whether all conditions of a statement hold for a request."""
     tests = ((operator, key, values) for operator, keys in statement.get("Condition", {}).items() for key, values in keys.items())
     return all(_holds(operator, asked.keys.get(key.lower()), listed(values)) for operator, key, values in tests)
 

@@ -99,6 +99,8 @@ def _calls(mine: str) -> Iterator[tuple[str, str, dict[str, str]]]:
     for verb in ("GetItem", "Query", "BatchGetItem"):
         for key in (f"ENV#{mine}", f"POINTER#{mine}", f"RUN#{mine}#r-1"):
             yield f"dynamodb:{verb}", TABLE, {LEADING: key}
+    # release list, show and diff.
+    yield "dynamodb:GetItem", TABLE, {LEADING: "RELEASE#1.4.2"}
     # release verify --run --archive: the rows, what they name, and the release.
     for folder in (
         "releases/1.4.2",
@@ -125,6 +127,7 @@ def test_an_operator_can_do_what_the_commands_need(policies: Policies, mine: str
     assert {f"{resource} {context}" for action, resource, context in _calls(other) if _can(operator, action, resource, context)} == {
         f"{BUCKET}/releases/1.4.2/x {{}}",
         f"{BUCKET} {{'s3:prefix': 'releases/1.4.2/'}}",
+        f"{TABLE} {{'{LEADING}': 'RELEASE#1.4.2'}}",
     }
 
 
