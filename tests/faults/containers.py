@@ -9,13 +9,13 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from dbt_runner.local import image_process
 from dbt_runner.local.clients import client_environ
 from dbt_runner.local.emulator import Emulator
 from dbt_runner.store import CONFIG, LOCK, Item, Store, environment_pk, run_pk
@@ -107,9 +107,9 @@ class Container:
         self._more = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dbt_runner", "step"],
-            env={"PATH": os.environ["PATH"], "HOME": str(self._directory), "TMPDIR": str(self._directory), **environment},
-            cwd=self._directory,
+            image_process.on_this_machine([*image_process.TASK_ENTRY_POINT, "step"]),
+            env={"PATH": os.environ["PATH"], "HOME": image_process.HOME, "TMPDIR": str(self._directory), **environment},
+            cwd=image_process.WORKING_DIRECTORY,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
