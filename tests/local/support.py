@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dbt_runner.local import image_process
 from dbt_runner.local.emulator import Emulator
 
 ROLE = "arn:aws:iam::123456789012:role/test"
@@ -87,6 +88,11 @@ class World:
             PackageType="Image",
             Code={"ImageUri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/dbt-runner@sha256:0"},
             Publish=True,
+            ImageConfig={
+                "EntryPoint": list(image_process.FUNCTION_ENTRY_POINT),
+                "Command": list(image_process.FUNCTION_COMMAND),
+                "WorkingDirectory": image_process.WORKING_DIRECTORY,
+            },
             **settings,
         )
         return str(created["FunctionArn"])

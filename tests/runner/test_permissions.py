@@ -15,7 +15,7 @@ import boto3
 import pytest
 from click.testing import CliRunner, Result
 
-from dbt_runner import cli, release
+from dbt_runner import cli, dbt_docs, release
 from dbt_runner.cli import aws
 from dbt_runner.store import Store
 from runner import projects
@@ -33,10 +33,10 @@ READS = (
 )
 # What dbt leaves: an old look at sources in one step; documentation and a parse in the next.
 LEAVES = """
-looks = "source" in spec["commands"][0]
+looks = bool(spec["commands"]) and "source" in spec["commands"][0]
 for name in ("run_results.json", "sources.json" if looks else "static_index.html", "partial_parse.msgpack"):
     with open(os.path.join("..", "target", name), "w") as file:
-        file.write("{}")
+        file.write(PAGE if name == "static_index.html" else "{}")
 say("Parsed", index=0)
 node("model.shop.orders")
 done()
@@ -47,7 +47,10 @@ done()
 def run(store: Store, environment: dict[str, Any], tmp_path: Path) -> Run:
     publish(store, tmp_path / "project", {"dbt_project.yml": projects.PROJECT})
     made = Run(store, environment)
-    made.environment.update(projects.scripted(tmp_path / "scripted", LEAVES))
+    documentation = dbt_docs.template().decode()
+    for data in ("MANIFEST", "CATALOG"):
+        documentation = documentation.replace(f'"{data}.JSON INLINE DATA"', "{}")
+    made.environment.update(projects.scripted(tmp_path / "scripted", f"PAGE = {documentation!r}\n{LEAVES}"))
     rds = {"host": "db.example.org", "user": "dbt", "dbname": "a"}
     role = "arn:aws:iam::123456789012:role/data/x-analytics-prod-warehouse"
     made.config |= {"warehouse": {"type": "postgres", "settings": rds, "identity": {"method": "rds_iam"}}}
