@@ -47,7 +47,7 @@ faults: setup ## what a run survives, with figures: kills at random moments, out
 
 .PHONY: security
 security: setup ## attacks on real processes, each with a control, and a long fuzzing run; prints the figures
-	@SECURITY_EXAMPLES=20000 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "slow or not slow" tests/security
+	@SECURITY_EXAMPLES=2000 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "slow or not slow" tests/security
 
 # It pins what the tests have another version of, hence an environment of its own; docs/adr/0002-dependencies.md.
 SECOND_AWS := .second-aws/.installed
@@ -59,6 +59,10 @@ $(SECOND_AWS): tests/second_aws/requirements.lock
 	@$(PYTHON) -m venv --clear .second-aws
 	@.second-aws/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
+
+.PHONY: field
+field: setup ## situations from the field, each through a whole attempt on the real dbt
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) -m "slow or not slow" tests/field
 
 .PHONY: test-slow
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
