@@ -206,5 +206,6 @@ def test_a_failed_operation_is_a_node_with_a_message(failed_operation: Step) -> 
 def test_a_command_that_selects_nothing_says_so(failed_operation: Step) -> None:
     report = failed_operation.ended.report
     assert (report.commands[0].success, report.commands[0].selected) == (True, 0)
-    alone = outcome.classify(replace(report, commands=report.commands[:1]), [parse_command("run --select nothing", "commands")], "duckdb")
+    ended_well = replace(report, commands=report.commands[:1], returncode=0, nodes={})
+    alone = outcome.classify(ended_well, [parse_command("run --select nothing", "commands")], "duckdb")
     assert alone.error is NOTHING_SELECTED
