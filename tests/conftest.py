@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
+from dbt_runner import descendants
 from dbt_runner.worker import GC_THRESHOLDS
 
 _SLOW = pytest.StashKey[set[str]]()
+_LEFT = pytest.StashKey[list[str]]()
 _FIGURE = "figure"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SLOW] = set()
+    config.stash[_LEFT] = []
+    if _runs_tests(config):
+        descendants.adopt_orphans()
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Whether this process does so itself: where pytest-xdist is at work, its workers do."""
+    return hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -26,15 +40,35 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    left: list[str] = session.config.stash[_LEFT]
+    if _runs_tests(session.config):
+        left += _end_what_is_left()
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         left_out: set[str] = session.config.stash[_SLOW]
         output["slow"] = sorted(left_out)
+        output["left"] = left
+    elif left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _end_what_is_left() -> list[str]:
+    """Ends the processes that a test started and left: one that works goes on beside all that runs on this machine later."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {shlex.join(process.cmdline())[:300]}")
+    if sys.platform == "linux":
+        descendants.end()
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    node.config.stash[_SLOW].update(getattr(node, "workeroutput", {}).get("slow", []))
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[_SLOW].update(output.get("slow", []))
+    node.config.stash[_LEFT].extend(output.get("left", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -47,6 +81,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if summary := _attacks(terminalreporter):
         terminalreporter.section("security")
         terminalreporter.write_line(summary)
+    if left := config.stash[_LEFT]:
+        terminalreporter.section("processes that tests left running, which is a failure", red=True)
+        for text in left:
+            terminalreporter.write_line(text)
     if left_out := config.stash[_SLOW]:
         second = sum("second_aws/" in node for node in left_out)
         parts = [f"{len(left_out) - second} tests (make test-slow)"] + [f"{second} on the second AWS (make test-second-aws)"] * bool(second)

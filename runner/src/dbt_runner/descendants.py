@@ -25,6 +25,9 @@ _RLIMIT_LOCKS = 10
 _MARKED = re.compile(r"^Max file locks +0 +0 ", re.MULTILINE)
 _SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
+_QUICK_ROUNDS = 200
+# Where others than a run's processes fork meanwhile, so that no look is sure to have seen all.
+_EMPTY_LOOKS = 20
 
 
 class StillRunning(Exception):
@@ -58,17 +61,46 @@ def is_marked(pid: int) -> bool:
         return False
 
 
-def end(
-    root: int | None = None, keep: frozenset[int] = frozenset(), only: Callable[[int], bool] = lambda _: True, seconds: float = _SECONDS
-) -> int:
-    """Kills all descendants of a process, and takes the exit status of those that are children of this one.
+def end(seconds: float = _SECONDS) -> int:
+    """Kills all descendants of this process, which adopts orphans, and takes their exit status.
 
-    Each round stops all of them before it kills one, so that none can go on starting others, and kills all before it waits for one: the
-    status of a traced process is not to be had before its tracer has ended.
+    It ends when the kernel knows of no child any more: what /proc lists may be over by the time it is read, and what was forked meanwhile is
+    not in the list.
 
     Args:
-        root: of the tree; this process where it is None.
-        keep: processes that stay, with all their descendants.
+        seconds: for how long to try.
+
+    Returns:
+        How many were found running.
+
+    Raises:
+        StillRunning: some are left after that time.
+    """
+    until = time.monotonic() + seconds
+    found: set[int] = set()
+    before: set[int] = set()
+    while _have_children():
+        for _ in range(_QUICK_ROUNDS):
+            found |= (children := _children())
+            _send(signal.SIGKILL, children)
+            if not _have_children():
+                return len(found)
+        found |= (running := _below(os.getpid(), frozenset()))
+        _stop_and_kill(running)
+        if time.monotonic() > until:
+            raise StillRunning(f"processes {sorted(running)[:10]} could not be ended")
+        if running <= before:
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        before = running
+    return len(found)
+
+
+def end_others(root: int, keep: int, only: Callable[[int], bool], seconds: float = _SECONDS) -> int:
+    """Kills descendants of another process.
+
+    Args:
+        root: of the tree.
+        keep: a process that stays, with all its descendants.
         only: of the others, those of which this is true.
         seconds: for how long to try.
 
@@ -78,29 +110,70 @@ def end(
     Raises:
         StillRunning: some are left after that time.
     """
-    root = os.getpid() if root is None else root
     until = time.monotonic() + seconds
     found: set[int] = set()
-    while running := set(filter(only, _below(root, keep))):
-        found |= running
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in running:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
-        _reap(root)
-        if time.monotonic() > until:
-            raise StillRunning(f"processes {sorted(running)[:10]} could not be ended")
-        if _below(root, keep) & running:
-            time.sleep(_LOOK_AGAIN_SECONDS)
-    _reap(root)
+    empty = 0
+    while empty < _EMPTY_LOOKS:
+        newest = _newest()
+        if running := set(filter(only, _below(root, frozenset({keep})))):
+            empty = 0
+            found |= running
+            _stop_and_kill(running)
+            if time.monotonic() > until:
+                raise StillRunning(f"processes {sorted(running)[:10]} could not be ended")
+        elif newest is not None and newest == _newest():
+            break  # nothing was forked during the look, so it has seen all
+        else:
+            empty += 1
     return len(found)
 
 
-def _reap(root: int) -> None:
-    if root == os.getpid():
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+def _stop_and_kill(running: set[int]) -> None:
+    """Stops all of them before it kills one, so that none can go on starting others, and kills all before any is waited for: the status of a
+    traced process is not to be had before its tracer has ended.
+    """
+    _send(signal.SIGSTOP, running)
+    _send(signal.SIGKILL, running)
+
+
+def _send(number: signal.Signals, processes: set[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _have_children() -> bool:
+    """Whether this process has a child, after it has taken the status of those that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _children() -> set[int]:
+    """Those of this process; none where the kernel keeps no such list. It is read in a few microseconds, so that a process which forks
+    and ends, again and again, is met before it has done so.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_task_tid_children.5.html
+    """
+    found: set[int] = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, listed.read_text().split()))
+    return found
+
+
+def _newest() -> int | None:
+    """The number of the process that was created last; None where the kernel does not say.
+
+    https://man7.org/linux/man-pages/man5/proc_loadavg.5.html
+    """
+    try:
+        return int(Path("/proc/loadavg").read_text().split()[-1])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _below(root: int, keep: frozenset[int]) -> set[int]:

@@ -72,7 +72,7 @@ class Sandbox:
         # A process that ended in the middle of a run may have left a worker, which then belongs to what started them both. It may also
         # have changed this process already, before anything could be compared: the next one will be alone.
         with _unfit_if_it_fails():
-            if found := descendants.end(os.getppid(), keep=frozenset({os.getpid()}), only=descendants.is_marked):
+            if found := descendants.end_others(os.getppid(), keep=os.getpid(), only=descendants.is_marked):
                 raise Unfit(f"{found} processes of an earlier run were still there")
             # After a timeout Lambda starts the process anew, but keeps what it had written.
             removal.empty(folder)
