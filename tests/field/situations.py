@@ -68,7 +68,7 @@ ALL_AT_ONCE: Mapping[str, str | bytes] = project(
         "models/of_python.py": "def model(dbt, session):\n    dbt.config(materialized='table')\n    return session.sql('select 1 as id')\n",
         "models/with_hooks.sql": "{{ config(pre_hook='select 1', post_hook=['select 2', 'select 3']) }} select 1 as id",
         "models/with_a_contract.sql": "select cast(1 as integer) as id",
-        "models/with_meta.sql": "select 1 as id",
+        "models/with_meta.sql": "select 'country_300' as id",
         "models/with_ten_thousand_warnings.sql": (
             "{% for i in range(10000) %}{% do exceptions.warn('warning ' ~ i) %}{% endfor %} select 1 as id"
         ),
@@ -77,12 +77,13 @@ ALL_AT_ONCE: Mapping[str, str | bytes] = project(
             " '{{ var('nothing') }}' as nothing"
         ),
         "models/by_time.sql": (
-            "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='at', batch_size='day',"
+            "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='happened_at', batch_size='day',"
             " begin=var('begin')) }}"
-            " select timestamp '2026-01-01' as at"
+            " select timestamp '2026-11-29' as happened_at"
         ),
         "snapshots/s.yml": (
-            "snapshots: [{name: over_time, relation: ref('versioned', v=1), config: {unique_key: id, strategy: check, check_cols: all}}]"
+            "snapshots:\n  - {name: over_time, relation: \"ref('versioned', v=1)\","
+            " config: {unique_key: id, strategy: check, check_cols: all}}"
         ),
         "models/docs.md": "{% docs long %} Ünïcode \U0001f600 " + "words " * 2000 + "{% enddocs %}",
         "tests/singular.sql": "-- what it says: ' \" `\nselect 1 where false",
@@ -99,7 +100,7 @@ models:
     description: "{{ doc('long') }}"
     config:
       group: sales
-      meta: {1: one, true: yes, 1.5: x, owner: {name: ["<b>", "\\u202e", {deep: 1}]}, long: LONG}
+      meta: {"1": 1, "true": yes, x: 1.5, owner: {name: ["<b>", "\\u202e", {deep: 1}]}, long: LONG}
     columns:
       - name: id
         data_tests:
@@ -370,7 +371,7 @@ sources:
         project(
             {
                 "models/events.sql": (
-                    "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='at', batch_size='day',"
+                    "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='happened_at', batch_size='day',"
                     " begin='2026-11-25') }}"
                     " select case when timestamp '{{ model.batch.event_time_start }}' = timestamp '2026-11-26'"
                     " then error('bad day') else 1 end as id, timestamp '{{ model.batch.event_time_start }}' as at"

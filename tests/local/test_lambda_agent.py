@@ -143,7 +143,7 @@ def test_a_local_run_tells_terraform_where_its_steps_are_to_run(
     monkeypatch.setattr(session, "_candidate", lambda *_: None)
     project = find_module() / "examples" / "local" / "shop"
     done = CliRunner().invoke(cli, ["local", "run", "--project", str(project), *arguments])
-    assert (done.exit_code, given) == (1, [{"compute": compute}]), done.output
+    assert (done.exit_code, given) == (1, [{"compute": compute, "env_vars": {}}]), done.output
 
 
 def test_there_is_one_agent_at_a_time(agent: LambdaAgent, tmp_path: Path) -> None:

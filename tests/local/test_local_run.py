@@ -99,7 +99,7 @@ def test_parse_run_and_stack_get_the_same_variables(tmp_path: Path, monkeypatch:
         (["--env", "AWS_PROFILE=x"], "a project never gets it"),
         (["--env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE is not set in this environment"),
         (["--env", "DB_PASSWORD=hunter2-hunter2"], "DB_PASSWORD is named like a secret"),
-        (["--vars", "[]"], "--vars: give a JSON object"),
+        (["--vars", "[]"], "--vars: must be a JSON object"),
         (["--select", "a\nb"], "must not contain control characters"),
         (["--job", "weekly"], "has no job weekly"),
     ],

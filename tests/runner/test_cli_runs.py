@@ -158,7 +158,7 @@ DETAIL = record(
             commands=list_of({"type": "object"}), artifacts=list_of(record(key=TEXT, sha256=TEXT, bytes={"type": "integer"})),
             started_at=TIME_OR_NULL, ended_at=TIME_OR_NULL, seconds=NUMBER, peak_memory_mib={"type": ["integer", "null"]},
             versions={"type": "object"}, compute=TEXT_OR_NULL, parse={"type": "object"}, release={"type": "object"}, image=TEXT_OR_NULL,
-            unpublished={"type": "array", "items": {"type": "string"}},
+            unpublished=list_of(TEXT), left_out=list_of(TEXT),
             fault=TEXT_OR_NULL, state={"type": "object"},
         )
     ),

@@ -64,8 +64,8 @@ def is_marked(pid: int) -> bool:
 def end(seconds: float = _SECONDS) -> int:
     """Kills all descendants of this process, which adopts orphans, and takes their exit status.
 
-    It ends when the kernel knows of no child any more: what /proc lists may be over by the time it is read, and what was forked meanwhile is
-    not in the list.
+    It ends when the kernel knows of no child any more: what /proc lists may be over by the time it is read, and what was forked meanwhile
+    is not in the list.
 
     Args:
         seconds: for how long to try.
@@ -129,8 +129,8 @@ def end_others(root: int, keep: int, only: Callable[[int], bool], seconds: float
 
 
 def _stop_and_kill(running: set[int]) -> None:
-    """Stops all of them before it kills one, so that none can go on starting others, and kills all before any is waited for: the status of a
-    traced process is not to be had before its tracer has ended.
+    """Stops all of them before it kills one, so that none can go on starting others, and kills all before any is waited for: the status of
+    a traced process is not to be had before its tracer has ended.
     """
     _send(signal.SIGSTOP, running)
     _send(signal.SIGKILL, running)

@@ -137,7 +137,11 @@ class Sink:
 
     def _inputs(self, result: NodeResult) -> Iterator[str]:
         if self._lineage is None:
-            self._lineage = from_manifest(untrusted_files.read_object(self._manifest))
+            manifest = untrusted_files.read_object(self._manifest)
+            if not manifest:
+                # An event without inputs would say that the node reads nothing.
+                raise ValueError(f"{self._manifest.name} cannot be read")
+            self._lineage = from_manifest(manifest)
         node = self._lineage.get(result.unique_id)
         for parent in node.parents if node else ():
             yield from _names(_relation(self._lineage.get(parent)))
