@@ -109,6 +109,15 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str], No
     return lambda text: record_property(_FIGURE, text)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that share a fixture of their module run in one process: each other one would make the fixture again."""
+    info = getattr(item, "_fixtureinfo", None)
+    if info is not None and not item.get_closest_marker("xdist_group"):
+        shared = sorted(name for name, found in info.name2fixturedefs.items() if found[-1].scope == "module")
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{','.join(shared)}"))
+
+
 def pytest_collection_finish() -> None:
     """What the tests import stays: it is not looked through for garbage again and again, 7 % of their processor time."""
     gc.collect()

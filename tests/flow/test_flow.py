@@ -109,6 +109,7 @@ def test_a_failing_model_fails_the_run_and_skips_what_needs_it(stack: Stack) -> 
     assert "a_table_that_is_not_there" in nodes["model.shop.broken"]["message"]
 
 
+@pytest.mark.slow
 def test_a_failing_test_fails_the_run(stack: Stack) -> None:
     execution, record = stack.run("local", {"steps": [step("build --select wrong")]})
     assert (execution["error"], record["error"]) == ("Dbt.TestFailure", "Dbt.TestFailure")

@@ -14,11 +14,16 @@ SLOW = {"steps": [{"name": "long", "commands": ["run --select fast slow"]}]}
 QUICK = {"steps": [{"name": "quick", "commands": ["run --select fast"]}]}
 
 
-def test_an_aborted_run_stops_its_task_and_is_closed(stack: Stack) -> None:
+def test_skip_ends_the_second_run_at_once_and_an_aborted_one_stops_its_task_and_is_closed(stack: Stack) -> None:
     execution = stack.start("local", SLOW)
     stack.wait_until_slow_runs("local", execution)
     lock = stack.lock("local")
     assert lock is not None and lock.owner == execution
+    second, skipped = stack.run("local", QUICK)
+    assert (second["status"], skipped["status"]) == ("SUCCEEDED", "SKIPPED")
+    assert execution.rsplit(":", 1)[1] in skipped["cause"]
+    assert json.loads(second["output"])["status"] == "SKIPPED"
+    assert stack.outcomes("local", second["executionArn"]) == []
     stack.abort(execution)
 
     assert stack.execution_ended(execution)["status"] == "ABORTED"
@@ -32,24 +37,15 @@ def test_an_aborted_run_stops_its_task_and_is_closed(stack: Stack) -> None:
     assert _running_tasks(stack, "local") == [], "the lock is free when the task has stopped, and no sooner"
 
 
-def test_skip_ends_the_second_run_at_once(stack: Stack) -> None:
-    first = stack.start("local", SLOW)
-    stack.wait_until_slow_runs("local", first)
-    execution, record = stack.run("local", QUICK)
-    assert (execution["status"], record["status"]) == ("SUCCEEDED", "SKIPPED")
-    assert first.rsplit(":", 1)[1] in record["cause"]
-    assert json.loads(execution["output"])["status"] == "SKIPPED"
-    assert stack.outcomes("local", execution["executionArn"]) == []
-    _end(stack, "local", first)
-
-
-def test_fail_ends_the_second_run_with_an_error(stack: Stack) -> None:
+def test_fail_ends_the_second_run_with_an_error_and_another_environment_does_not_wait(stack: Stack) -> None:
     first = stack.start("busy", SLOW)
     stack.wait_until_slow_runs("busy", first)
     execution, record = stack.run("busy", QUICK)
     assert (execution["error"], record["error"]) == ("Dbt.EnvironmentBusy", "Dbt.EnvironmentBusy")
     lock = stack.lock("busy")
     assert lock is not None and lock.owner == first
+    other, _ = stack.run("local", QUICK)
+    assert other["status"] == "SUCCEEDED"
     _end(stack, "busy", first)
 
 
@@ -63,14 +59,6 @@ def test_queue_lets_the_second_run_wait_for_the_first(stack: Stack) -> None:
     _end(stack, "queue", first)
     assert stack.execution_ended(second)["status"] == "SUCCEEDED"
     assert stack.record("queue", second)["started_at"] < stack.record("queue", first)["ended_at"]
-
-
-def test_environments_do_not_wait_for_each_other(stack: Stack) -> None:
-    first = stack.start("busy", SLOW)
-    stack.wait_until_slow_runs("busy", first)
-    execution, _ = stack.run("local", QUICK)
-    assert execution["status"] == "SUCCEEDED"
-    _end(stack, "busy", first)
 
 
 def _end(stack: Stack, environment: str, execution: str) -> None:

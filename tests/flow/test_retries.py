@@ -81,6 +81,7 @@ def test_a_warehouse_that_is_not_there_for_a_moment_is_waited_for(stack: Stack) 
     assert stack.outcomes("local", execution)[0]["error"] == "Dbt.WarehouseUnavailable"
 
 
+@pytest.mark.slow
 def test_a_failed_test_is_never_tried_again(stack: Stack) -> None:
     execution, record = stack.run("local", {"steps": [{"name": "build", "commands": ["build --select wrong"]}]})
     assert execution["error"] == "Dbt.TestFailure"

@@ -33,7 +33,7 @@ class Run:
         self.config = config
         self.environment = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "control", "DBT_RUNNER_TABLE": store.table}
         self.sts: Callable[[], Any] = lambda: pytest.fail("nothing here needs STS")
-        self.steps: list[dict[str, Any]] = [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 80}]
+        self.steps: list[dict[str, Any]] = [{"name": "build", "commands": ["build"], "on_failure": "fail", "timeout_seconds": 600}]
         self.plan: dict[str, Any] = {"job": "hourly", "vars": {}, "full_refresh": False, "trigger": "schedule"}
         self.lock: Item | None = {"owner": EXECUTION, "run_id": "r-1"}
         self.release = "1.4.2"

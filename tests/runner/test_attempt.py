@@ -181,6 +181,7 @@ def test_a_warehouse_that_accepts_and_never_answers_ends_the_health_check_in_its
     assert stopping["grace_seconds"] <= 5, "libpq hears no interrupt while it connects"
 
 
+@pytest.mark.slow
 def test_a_step_and_a_health_check_run_on_postgresql(run: Run, released: None) -> None:
     run.plan.update(vars={"answer": 42, "text": "x"}, full_refresh=True)
     with projects.postgres() as warehouse:

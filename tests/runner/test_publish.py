@@ -204,6 +204,7 @@ def example(tmp_path_factory: pytest.TempPathFactory, audit_store: Callable[[], 
         return Example(checkout, tree(checkout) == before, done, progress, objects(store), fetched.project, head.stdout.strip())
 
 
+@pytest.mark.slow
 def test_publishing_reads_the_checkout_and_changes_nothing_in_it(example: Example) -> None:
     assert example.untouched
 
@@ -280,6 +281,7 @@ def test_the_same_project_is_the_same_content_wherever_it_lies(store: Store, tmp
     assert objects(store) == stored
 
 
+@pytest.mark.slow
 def test_a_project_may_need_variables_to_parse_and_a_tag_to_be_named(store: Store, tmp_path: Path) -> None:
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     project = write(tmp_path / "shop", {"dbt_project.yml": "name: shop\nmodels: {+materialized: \"{{ var('kind') }}\"}"})

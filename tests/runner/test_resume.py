@@ -233,6 +233,7 @@ def test_what_was_skipped_runs_when_what_failed_does(warehouse: Callable[..., Wa
     assert set(step.outcome(3)["counts"]) == {"success"} and step.outcome(3)["failures"] == []
 
 
+@pytest.mark.slow
 def test_where_all_is_done_nothing_is_executed(warehouse: Callable[..., Warehouse]) -> None:
     step = warehouse("build --select +checked --exclude shared --fail-fast")
     assert step.attempt(1) == 0
@@ -256,6 +257,7 @@ def test_where_all_is_done_nothing_is_executed(warehouse: Callable[..., Warehous
     assert step.executions()["checked"] == 1
 
 
+@pytest.mark.slow
 def test_a_source_that_was_fresh_is_not_asked_again(warehouse: Callable[..., Warehouse]) -> None:
     sources = """
 sources:

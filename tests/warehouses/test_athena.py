@@ -202,6 +202,7 @@ def test_a_session_that_is_over_is_access_denied(on_athena: WarehouseRun, lake: 
     assert "The security token included in the request is expired" in outcome["message"]
 
 
+@pytest.mark.slow
 def test_another_role_is_access_denied(on_athena: WarehouseRun, lake: Lake) -> None:
     lake.role = "arn:aws:iam::123456789012:role/analytics-staging-warehouse"
     outcome = on_athena.check()

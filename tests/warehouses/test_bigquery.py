@@ -101,6 +101,7 @@ def test_whoever_may_not_build_in_the_dataset_is_access_denied(on_bigquery: Runs
     assert f"Permission bigquery.{lacking} denied on dataset acme-data:{dataset}" in outcome["message"]
 
 
+@pytest.mark.slow
 def test_a_dataset_that_dbt_can_make_is_no_fault_and_is_not_made(on_bigquery: Runs, bigquery: BigQuery) -> None:
     bigquery.datasets = set()
     assert on_bigquery().check().get("error") is None
@@ -111,9 +112,9 @@ def test_a_dataset_that_dbt_can_make_is_no_fault_and_is_not_made(on_bigquery: Ru
 @pytest.mark.parametrize(
     ("turn", "identity", "words"),
     [
-        (_other_role, {}, "rejected by the attribute condition"),
+        pytest.param(_other_role, {}, "rejected by the attribute condition", marks=pytest.mark.slow),
         (_other_audience, {}, "Audience doesn't match"),
-        (_too_late, {}, "Signature has expired"),
+        pytest.param(_too_late, {}, "Signature has expired", marks=pytest.mark.slow),
         pytest.param(_no_grant, {}, "User does not have bigquery.jobs.create permission", marks=pytest.mark.slow),
         pytest.param(
             lambda *_: None,

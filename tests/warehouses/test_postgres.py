@@ -130,6 +130,7 @@ def test_a_build_passes_as_the_warehouse_role_and_outlives_its_password(
     assert (session.source_identity, session.tags) == ("r-1", {"environment": "prod", "run": "r-1"})
 
 
+@pytest.mark.slow
 def test_a_run_of_many_hours_passes_and_assumes_the_role_once_an_hour(
     runs: Runs, warehouse: Warehouse, rds: Rds, cloud: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,11 +190,11 @@ DENIED = "Dbt.AccessDenied"
     ("turn", "settings", "error", "fault", "words"),
     [
         (_other_role, {}, DENIED, "identity", 'PAM authentication failed for user "dbt"'),
-        (_too_late, {}, DENIED, "identity", 'PAM authentication failed for user "dbt"'),
+        pytest.param(_too_late, {}, DENIED, "identity", 'PAM authentication failed for user "dbt"', marks=pytest.mark.slow),
         pytest.param(_as_it_is, {"sslmode": "disable"}, DENIED, "identity", "no encryption", marks=pytest.mark.slow),
         # Port 1 is nobody's.
         (_as_it_is, {"port": "1"}, "Dbt.WarehouseUnavailable", "network", "Connection refused"),
-        (_as_it_is, {"dbname": "nowhere"}, DENIED, "warehouse", 'database "nowhere" does not exist'),
+        pytest.param(_as_it_is, {"dbname": "nowhere"}, DENIED, "warehouse", 'database "nowhere" does not exist', marks=pytest.mark.slow),
         (_as_it_is, {"schema": "closed"}, DENIED, "permission", "the database user may not build in schema closed"),
         pytest.param(_as_it_is, {"schema": "it's new"}, DENIED, "permission", "may not build in schema it's new", marks=pytest.mark.slow),
     ],
@@ -215,6 +216,7 @@ def test_the_health_check_says_where_the_fault_lies(
     assert words in outcome["message"]
 
 
+@pytest.mark.slow
 def test_a_health_check_passes_where_dbt_can_build(runs: Runs, warehouse: Warehouse) -> None:
     outcome = runs(warehouse()).check()
     assert (outcome["exit_code"], outcome.get("fault")) == (0, None)

@@ -87,7 +87,7 @@ TAGS = {"RedshiftDbUser": "dbt_prod", "RedshiftDbRoles": "transformer"}
     ("kind", "identity", "tags", "user", "action"),
     [
         (SERVERLESS, {"db_user": "dbt_prod", "db_roles": "transformer"}, TAGS, "IAM:dbt_prod", "GetCredentials"),
-        (PROVISIONED, {}, {}, "IAMR:analytics-prod-warehouse", "GetClusterCredentialsWithIAM"),
+        pytest.param(PROVISIONED, {}, {}, "IAMR:analytics-prod-warehouse", "GetClusterCredentialsWithIAM", marks=pytest.mark.slow),
     ],
     ids=["serverless", "provisioned"],
 )
@@ -127,6 +127,7 @@ def test_a_password_that_aws_does_not_give_is_access_denied(on_redshift: Runs, r
     assert f"is not authorized to perform: {action}" in outcome["message"]
 
 
+@pytest.mark.slow
 def test_a_password_that_is_over_is_access_denied(on_redshift: Runs, redshift: Redshift, cloud: Aws) -> None:
     cloud.ahead = timedelta(minutes=16)
     outcome = on_redshift(SERVERLESS, "public").check()

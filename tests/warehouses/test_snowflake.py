@@ -82,6 +82,7 @@ def test_a_build_passes_with_tokens_and_outlives_its_sessions(on_snowflake: Runs
     assert {session.source_identity for session in cloud.assumed} == {"r-1"}
 
 
+@pytest.mark.slow
 def test_a_build_passes_with_signed_requests(on_snowflake: Runs, snowflake: Snowflake, cloud: Aws) -> None:
     # With sessions of seconds the connector would exchange them while it signs; those of the broker have 20 minutes left at least.
     run = on_snowflake("aws_attestation")
@@ -137,8 +138,8 @@ def _no_grant(snowflake: Snowflake, cloud: Aws) -> None:
 @pytest.mark.parametrize(
     ("method", "turn", "fault", "words"),
     [
-        ("aws_attestation", _other_role, "identity", "no user has the workload identity"),
-        ("aws_token", _other_audience, "identity", "Audience doesn't match"),
+        pytest.param("aws_attestation", _other_role, "identity", "no user has the workload identity", marks=pytest.mark.slow),
+        pytest.param("aws_token", _other_audience, "identity", "Audience doesn't match", marks=pytest.mark.slow),
         ("aws_token", _read_only, "permission", "may not build in schema PUBLIC: it lacks CREATE TABLE on SCHEMA ANALYTICS.PUBLIC"),
         pytest.param("aws_token", _no_schema, "permission", "it lacks CREATE SCHEMA on DATABASE ANALYTICS", marks=pytest.mark.slow),
         pytest.param("aws_token", _no_warehouse, "warehouse", "the role can use no warehouse WH", marks=pytest.mark.slow),
@@ -253,6 +254,7 @@ def _much_too_late(snowflake: Snowflake, cloud: Aws) -> None:
     cloud.ahead = timedelta(hours=2)
 
 
+@pytest.mark.slow
 def test_a_token_of_okta_for_another_role_is_access_denied(on_snowflake: Runs, snowflake: Snowflake, okta: Okta) -> None:
     okta.grants = "session:role:LOADER"
     outcome = on_snowflake("okta").check()
@@ -264,7 +266,7 @@ def test_a_token_of_okta_for_another_role_is_access_denied(on_snowflake: Runs, s
 @pytest.mark.parametrize(
     ("turn", "words"),
     [
-        (_other_oauth_audience, "Invalid OAuth access token"),
+        pytest.param(_other_oauth_audience, "Invalid OAuth access token", marks=pytest.mark.slow),
         pytest.param(_unknown_login_name, "User in the OAuth access token was not found", marks=pytest.mark.slow),
         pytest.param(_much_too_late, "OAuth access token expired", marks=pytest.mark.slow),
     ],
