@@ -89,7 +89,10 @@ def test_step_of_a_job_runs_on_fargate_where_the_function_is_gone(cloud: Cloud) 
         (Attempt(None, "States.Timeout"), "Dbt.Timeout", "did not end in its time"),
         (Attempt(None, "Lambda.Unknown", "Error: Task timed out after 900.00 seconds"), "Dbt.Timeout", "Task timed out"),
         (OUT_OF_MEMORY, "Dbt.OutOfMemory", "the function has 2048 MiB"),
+        (Attempt(None, "Runtime.OutOfMemory", "RequestId: 1"), "Dbt.OutOfMemory", "the function has 2048 MiB"),
         (Attempt(None, "Runtime.ExitError", "exit status 1"), "Dbt.RunnerError", "exit status 1"),
+        (Attempt(None, "Runtime.ExitError", "Runtime exited with error: signal: segmentation fault"), "Dbt.RunnerError", "segmentation"),
+        (Attempt(None, "TypedError", "a text that names OutOfMemory"), "Dbt.RunnerError", "a text that names"),
         (Attempt(None, "TypedError", "Dbt.RunnerError: the event must be"), "Dbt.RunnerError", "the event must be"),
         (Attempt(None, "Unheard.Of", "connection reset"), "Dbt.RunnerError", "connection reset"),
         (Attempt(None, "Lambda.AccessDeniedException", "no identity-based policy"), "Dbt.RunnerError", "no identity-based policy"),
@@ -114,6 +117,13 @@ def test_error_that_can_pass_is_tried_again_on_lambda(cloud: Cloud) -> None:
     record = assert_succeeded(cloud, run(cloud, step(on_timeout="fargate")))
     assert ran(cloud) == [(place, attempt, "LAMBDA") for place in (0, 1) for attempt in (1, 2, 3)]
     assert [result["attempts"] for result in told(record)] == [3, 3]
+
+
+@pytest.mark.parametrize("said", ["signal: terminated", "exit status 137", "exit status 143"])
+def test_runtime_that_was_stopped_is_tried_again(cloud: Cloud, said: str) -> None:
+    cloud.attempts["1"] = [Attempt(None, "Runtime.ExitError", f"RequestId: 1 Error: Runtime exited with error: {said}"), SUCCEEDS]
+    assert told(assert_succeeded(cloud, run(cloud)))[-1]["attempts"] == 2
+    assert ran(cloud)[1:] == [(1, 1, "LAMBDA"), (1, 2, "LAMBDA")]
 
 
 def test_refused_invocation_is_repeated_and_is_no_attempt(cloud: Cloud) -> None:

@@ -235,7 +235,12 @@ def test_long_messages_are_cut(cloud: Cloud) -> None:
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 NO_OUTCOME = {
     # How the task ended: the error that follows, and what the cause must quote as evidence.
-    "killed": (dies(stopped(137)), "Dbt.OutOfMemory", "137"),
+    "killed, and nothing says for what": (dies(stopped(137)), "Dbt.Interrupted", "137"),
+    "killed by name of another reason": (
+        dies(stopped(137, reason="Task failed container health checks", container_reason="no word of memory")),
+        "Dbt.Interrupted",
+        "health checks",
+    ),
     "out of memory": (dies(stopped(137, container_reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", "137"),
     "out of memory without an exit code": (dies(stopped(None, container_reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", OUT_OF_MEMORY),
     "out of memory, said of the task": (dies(stopped(None, reason=OUT_OF_MEMORY)), "Dbt.OutOfMemory", OUT_OF_MEMORY),
@@ -294,7 +299,7 @@ def test_task_without_outcome_is_judged_by_what_ecs_says(cloud: Cloud, how: str)
     assert steps(record)[-1] == ("build", "FAILED", error)
 
 
-@pytest.mark.parametrize("how", ["killed", "image cannot be pulled", "timeout", "no capacity"])
+@pytest.mark.parametrize("how", ["killed, and nothing says for what", "image cannot be pulled", "timeout", "no capacity"])
 def test_health_check_without_outcome_is_judged_alike(cloud: Cloud, how: str) -> None:
     attempt, error, evidence = NO_OUTCOME[how]
     cloud.attempts["0"] = attempt
@@ -304,7 +309,26 @@ def test_health_check_without_outcome_is_judged_alike(cloud: Cloud, how: str) ->
 
 def test_step_that_may_fail_may_leave_no_outcome(cloud: Cloud) -> None:
     cloud.attempts["1"] = dies(stopped(137))
-    assert steps(assert_succeeded(cloud, cloud.run(HOURLY)))[1] == ("freshness", "FAILED", "Dbt.OutOfMemory")
+    assert steps(assert_succeeded(cloud, cloud.run(HOURLY)))[1] == ("freshness", "FAILED", "Dbt.Interrupted")
+
+
+@pytest.mark.parametrize("attempt", [dies(stopped(137)), Attempt(None, "States.Timeout")], ids=["killed", "time over"])
+def test_attempt_without_outcome_took_from_its_claim_to_its_end(cloud: Cloud, attempt: Attempt) -> None:
+    """Its container has written no duration."""
+    cloud.attempts["2"] = attempt
+    cloud.configure(retry={"max_attempts": 1, "interval_seconds": 1, "backoff_rate": 1})
+    cloud.before["ReadOutcome"] = lambda: cloud.passes(9)
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.Timeout" if attempt.goes_on else "Dbt.Interrupted")
+    seconds = [step["seconds"] for step in json.loads(record["steps"]["S"])]
+    assert seconds[:2] == [1.5, 1.5], "what the outcome says counts"
+    # Two reads of the outcome; the one that goes on is waited for until it has stopped.
+    assert seconds[2] >= 660 + 18 if attempt.goes_on else seconds[2] == 18
+
+
+def test_attempt_that_never_claimed_took_no_time(cloud: Cloud) -> None:
+    cloud.attempts["2"] = dies(stopped(None, code="TaskFailedToStart", reason="CannotPullContainerError: manifest unknown"))
+    record = assert_failed(cloud, cloud.run(HOURLY), "Dbt.RunnerError")
+    assert json.loads(record["steps"]["S"])[-1]["seconds"] == 0
 
 
 # What is refused

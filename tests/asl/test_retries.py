@@ -19,6 +19,7 @@ SIZES = [{"cpu": 1024, "memory": 4096}, {"cpu": 2048, "memory": 8192}, {"cpu": 4
 RETRYABLE = [kind for kind in ERRORS.values() if kind.retryable]
 UNAVAILABLE = fails("Dbt.WarehouseUnavailable", 20, "connection refused")
 OUT_OF_MEMORY = fails("Dbt.OutOfMemory", 41, "4.0 of 4.0 GiB were in use")
+KILLED_FOR_MEMORY = dies(stopped(137, container_reason="OutOfMemoryError: Container killed due to memory usage"))
 NO_IMAGE = dies(stopped(None, code="TaskFailedToStart", reason="CannotPullContainerError: i/o timeout"))
 NO_CAPACITY = Attempt(None, "ECS.AmazonECSException", "Capacity is unavailable at this time")
 RUN_TASK = "arn:aws:states:::ecs:runTask.sync"
@@ -82,6 +83,7 @@ def test_error_is_retried_exactly_where_it_can_pass_and_an_attempt_is_left(cloud
     [
         pytest.param(dies(stopped(None, code="SpotInterruption", reason="Your Spot Task was interrupted.")), id="spot"),
         pytest.param(dies(stopped(143)), id="SIGTERM"),
+        pytest.param(dies(stopped(137)), id="SIGKILL"),
         pytest.param(dies(stopped(20)), id="exit code"),
     ],
 )
@@ -172,7 +174,7 @@ def test_run_that_needs_no_retry_waits_for_nothing(cloud: Cloud) -> None:
 
 def test_out_of_memory_moves_to_the_next_size_for_the_rest_of_the_step(cloud: Cloud) -> None:
     cloud.configure(compute=compute(cloud, sizes=3), retry=retry(4))
-    cloud.attempts["1"] = [OUT_OF_MEMORY, UNAVAILABLE, dies(stopped(137)), SUCCEEDS]
+    cloud.attempts["1"] = [OUT_OF_MEMORY, UNAVAILABLE, KILLED_FOR_MEMORY, SUCCEEDS]
     assert_succeeded(cloud, cloud.run(HOURLY))
     assert [(started.place, started.size) for started in cloud.started] == [
         (0, (1024, 4096)),
@@ -182,6 +184,14 @@ def test_out_of_memory_moves_to_the_next_size_for_the_rest_of_the_step(cloud: Cl
         (1, (4096, 16384)),
         (2, (1024, 4096)),
     ]
+
+
+@pytest.mark.parametrize("sizes", [1, 3])
+def test_kill_without_evidence_of_memory_is_tried_again_on_the_same_size(cloud: Cloud, sizes: int) -> None:
+    cloud.configure(compute=compute(cloud, sizes=sizes))
+    cloud.attempts[str(BUILD)] = [dies(stopped(137)), dies(stopped(137)), SUCCEEDS]
+    assert told(assert_succeeded(cloud, cloud.run(HOURLY)))[-1]["attempts"] == 3
+    assert {started.size for started in cloud.started} == {(1024, 4096)}
 
 
 @pytest.mark.parametrize("sizes", [1, 2])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dbt_runner.audit import FLUSH_SECONDS
+from dbt_runner.node_writer import FLUSH_SECONDS
 from dbt_runner.store import Store
 from faults.containers import aws
 from faults.kills import Campaign, Figures

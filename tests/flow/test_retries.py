@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dbt_runner.store import Item
@@ -50,13 +51,25 @@ def test_a_task_that_is_taken_away_is_resumed(stack: Stack, tmp_path: Path) -> N
     assert_resumed(stack, execution, "Dbt.Interrupted")
 
 
-def test_a_worker_that_is_killed_for_its_memory_is_resumed_with_the_next_size(stack: Stack, tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_resumed_on_the_same_size(stack: Stack, tmp_path: Path) -> None:
+    """Nothing shows that its memory ran out, so that more of it is no remedy."""
     execution = start_slow_once(stack, tmp_path / "flag")
     (tmp_path / "flag").touch()
     os.kill(stack.worker_pid(execution, "build"), signal.SIGKILL)
-    assert_resumed(stack, execution, "Dbt.OutOfMemory")
+    assert_resumed(stack, execution, "Dbt.Interrupted")
     sizes = [(o["taskOverride"].get("cpu"), o["taskOverride"].get("memory")) for o in task_inputs(stack, execution)]
-    assert sizes[-1] == ("2048", "8192")
+    assert len(sizes) == 3 and sizes[-1] == sizes[-2]
+
+
+def test_a_container_that_is_killed_as_a_whole_is_resumed(stack: Stack, tmp_path: Path) -> None:
+    """The supervisor writes no outcome then. What it had written before is not run again."""
+    execution = start_slow_once(stack, tmp_path / "flag")
+    wait_for("the result of fast", lambda: stack.nodes("local", execution) or None)
+    (tmp_path / "flag").touch()
+    os.kill(psutil.Process(stack.worker_pid(execution, "build")).ppid(), signal.SIGKILL)
+    assert stack.execution_ended(execution)["status"] == "SUCCEEDED"
+    assert {i.rsplit(".")[-1]: n["attempt"] for i, n in stack.nodes("local", execution).items()} == {"fast": 1, "slow_once": 2}
+    assert json.loads(stack.record("local", execution)["steps"])[1]["attempts"] == 2
 
 
 def test_a_warehouse_that_is_not_there_for_a_moment_is_waited_for(stack: Stack) -> None:

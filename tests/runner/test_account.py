@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from dbt_runner import account, promotion, release
 from dbt_runner import cli as command_line
 from dbt_runner.archive import Archive
-from dbt_runner.audit import Evidence, NodeWriter, outcome_item
+from dbt_runner.audit import Evidence, outcome_item
 from dbt_runner.claim import Claim
 from dbt_runner.errors import INVALID_REQUEST, RUNNER_ERROR, TEST_FAILURE, ErrorKind, TypedError
 from dbt_runner.events import NodeResult
 from dbt_runner.logs import JsonLog
+from dbt_runner.node_writer import NodeWriter
 from dbt_runner.outcome import Outcome
 from dbt_runner.request import AttemptKey
 from dbt_runner.store import Store, archive_key, release_key

@@ -10,13 +10,13 @@ from typing import Any
 import boto3
 import pytest
 
-from dbt_runner import audit
 from dbt_runner.archive import Archive
-from dbt_runner.audit import Evidence, NodeWriter, outcome_item
+from dbt_runner.audit import Evidence, outcome_item
 from dbt_runner.claim import Claim
 from dbt_runner.errors import MODEL_ERROR, OUT_OF_MEMORY
 from dbt_runner.events import NodeResult
 from dbt_runner.logs import JsonLog
+from dbt_runner.node_writer import NodeWriter, ResultsNotWritten
 from dbt_runner.outcome import MAX_FAILURES, Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey
@@ -117,6 +117,17 @@ def test_nodes_of_an_attempt_that_was_killed_get_their_rows_from_the_next_one(st
         f"attempts/{DATE}/r-1.build.3", f"nodes/{DATE}/r-1.build.1", f"nodes/{DATE}/r-1.build.3")}  # fmt: skip
 
 
+def test_rows_that_an_earlier_attempt_had_written_keep_out_no_others(store: Store) -> None:
+    """An attempt whose outcome could not be written has written its rows; the next one takes it for one that was killed."""
+    attempt(store, 1, [node("a", "error")])
+    store.delete("RUN#prod#r-1", "STEP#01#build#1")
+    log = io.StringIO()
+    assert not attempt(store, 2, [node("b")], log=log)[0]
+    assert rows(store, f"audit/nodes/{DATE}/r-1.build.2.jsonl")[0]["unique_id"] == "model.shop.b"
+    assert rows(store, f"audit/attempts/{DATE}/r-1.build.2.jsonl")[0]["attempt"] == 2
+    assert rows(store, f"audit/nodes/{DATE}/r-1.build.1.jsonl")[0]["status"] == "error"
+
+
 def test_an_attempt_after_too_little_memory_has_the_next_size(store: Store) -> None:
     attempt(store, 1, outcome=Outcome(OUT_OF_MEMORY, "m"))
     attempt(store, 2, outcome=Outcome(MODEL_ERROR, "m"))
@@ -140,8 +151,8 @@ def test_a_store_of_items_that_does_not_answer_leaves_the_rows(store: Store, mon
     """What could not be put into the table is in the bucket, and the other way round."""
     monkeypatch.setattr(Store, "put_many", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no answer")))
     key = AttemptKey("prod", "r-1", 1, "build", 1)
-    writer = audit.NodeWriter(store, key, JsonLog({}, io.StringIO()))
-    with pytest.raises(audit.ResultsNotWritten), writer:
+    writer = NodeWriter(store, key, JsonLog({}, io.StringIO()))
+    with pytest.raises(ResultsNotWritten), writer:
         writer.add(node("a"))
     assert [item["name"] for item in writer.items] == ["a"]
 
@@ -177,7 +188,7 @@ def test_five_thousand_nodes_are_written_in_few_calls_and_leave_a_small_outcome(
     item = outcome_item(key, Claim(1001, "me"), ended, evidence)
     store.put(item)
     assert archive.write(item, SIZES)
-    assert counted.calls == {"batch_write_item": 200, "put_item": 1, "put_object": 2}
+    assert counted.calls == {"batch_write_item": 201, "put_item": 1, "put_object": 2}
     assert counted.bytes < 25_000_000
     # What the state machine reads; no state may be larger than 256 KiB.
     assert len(json.dumps(item)) < 64 * 1024

@@ -30,6 +30,7 @@ from dbt_runner import artifacts, attempt, audit, identity, pages, release, stag
 from dbt_runner import bundle as bundles
 from dbt_runner.attempt import Attempt, from_container
 from dbt_runner.errors import RUNNER_ERROR, TypedError
+from dbt_runner.node_writer import NodeWriter
 from dbt_runner.store import Item, Store, release_key
 from runner import projects
 from runner.attempts import PREFIX, RUN_KEY, Run, publish
@@ -656,3 +657,21 @@ done(output["settings"] == {"memory_limit": "1GB"} and output["path"].endswith("
 def test_a_release_without_the_profile_that_the_environment_wants_is_the_releases_fault(run: Run, released: None, position: int) -> None:
     run.config["warehouse"]["profile"] = "project"
     assert run.attempt(position) == 12
+
+
+def test_details_that_dynamodb_refuses_change_no_verdict(
+    run: Run, released: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the outcome what decides over the run is written, and of a node what names it and how it ended."""
+    original = NodeWriter._item
+    large = {"relation": "x" * 500_000}
+    monkeypatch.setattr(NodeWriter, "_item", lambda self, node: original(self, node) | (large if node.name == "a" else {}))
+    monkeypatch.setattr(attempt, "_versions", lambda _: {"dbt-core": "1" * 500_000})
+    scripted(run, tmp_path, "node('a'); node('b'); node('c'); done()")
+    assert run.attempt() == 0
+    outcome = run.outcome()
+    assert (outcome["exit_code"], outcome["counts"], outcome["versions"]) == (0, {"success": 3}, {})
+    assert "DynamoDB refuses" in outcome["left_out"][0]
+    assert {node["name"]: ("relation" in node, node["status"]) for node in run.nodes().values()} == dict.fromkeys("abc", (False, "success"))
+    assert "DynamoDB refused the details" in run.nodes()["a"]["message"]
+    assert archived(run, "attempts")["exit_code"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -167,6 +168,8 @@ DETAIL = record(
             unique_id=TEXT, step=TEXT, attempt={"type": "integer"}, command={"type": "integer"}, resource_type=TEXT, name=TEXT, status=TEXT,
             message=TEXT_OR_NULL, started_at=TIME_OR_NULL, ended_at=TIME_OR_NULL, seconds=NUMBER, thread=TEXT_OR_NULL,
             relation=TEXT_OR_NULL, rows={"type": ["integer", "null"]}, failures={"type": ["integer", "null"]},
+            batches=list_of(record(starts_at=TEXT, ends_at=TEXT, status=TEXT, message=TEXT, seconds=NUMBER)),
+            batches_total={"type": "integer"},
         )
     ),
 )  # fmt: skip
@@ -223,6 +226,24 @@ def test_with_failed_nodes_only_json_has_only_those(call: Call, store: Store) ->
     failed_run(store)
     document = checked(printed(call("show", "my-run", "--nodes", "failed", "--json")), DETAIL)
     assert [node["name"] for node in document["nodes"]] == ["orders"]
+
+
+def test_batches_of_a_microbatch_model_are_shown_with_their_reasons(call: Call, store: Store) -> None:
+    failed_run(store)
+    days = [f"2026-11-{day:02d}T00:00:00.000Z" for day in range(1, 20)]
+    bad = [
+        {"starts_at": start, "ends_at": end, "status": "error", "seconds": 1, "message": "a bad \x1b[2Jday"}
+        for start, end in itertools.pairwise(days[:12])
+    ]
+    done = [{"starts_at": days[17], "ends_at": days[18], "status": "success", "seconds": 2.5}]
+    store.put(node_item("my-run", "build", "orders", "partial success", message="PARTIAL", batches=[*bad, *done], batches_total=12))
+    shown = printed(call("show", "my-run"))
+    assert "11 of 12 batches did not succeed; a resume runs them only" in shown
+    assert shown.count("to 2026-11-") == 10 and "and 1 more" in shown and "\x1b" not in shown
+    document = checked(printed(call("show", "my-run", "--json")), DETAIL)
+    [node] = [node for node in document["nodes"] if node["name"] == "orders"]
+    assert (len(node["batches"]), node["batches_total"]) == (12, 12)
+    assert node["batches"][-1] == {**done[0], "message": ""}
 
 
 # --- start -----------------------------------------------------------------------------------------------------------

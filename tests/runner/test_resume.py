@@ -293,6 +293,54 @@ def test_a_microbatch_model_is_done_only_when_all_its_batches_are(warehouse: Cal
     assert step.outcome(2)["commands"][0]["selected"] == 1
 
 
+MICROBATCH: Mapping[str, str] = {
+    "dbt_project.yml": projects.PROJECT,
+    "models/daily.sql": """
+{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='day', batch_size='day', begin='2024-01-01') }}
+select timestamp '{{ model.batch.event_time_start }}' as day, get_current_timestamp() as made
+{% if model.batch.id == '20240102' and there_is('broken') %}, error('no such day, says hunter2hunter2') as id{% endif %}
+""",
+    "models/after.sql": "{{ config(materialized='table') }} select day from {{ ref('daily') }}",
+}
+
+
+def test_of_a_microbatch_model_only_the_batches_that_failed_run_again(warehouse: Callable[..., Warehouse], tmp_path: Path) -> None:
+    """Each batch is kept with its window, its status and the reason why it failed, also of attempts before the last one."""
+    files = {**MICROBATCH, "macros/gate.sql": projects.resumable(tmp_path)["macros/gate.sql"]}
+    step = warehouse("build --event-time-start 2024-01-01 --event-time-end 2024-01-05", files=files)
+    step.run.environment["SNOWFLAKE_PASSWORD"] = "hunter2hunter2"
+    step.run.environment["DBT_RUNNER_SECRETS"] = '{"SNOWFLAKE_PASSWORD": "arn"}'
+    step.close("broken")
+    day = "2024-01-{:02d}T00:00:00.000Z"
+
+    def seen() -> tuple[str, list[tuple[str, str]]]:
+        node = step.run.nodes()["model.tiny.daily"]
+        assert node["batches_total"] == 4
+        assert all(batch["ends_at"] > batch["starts_at"] for batch in node["batches"])
+        return node["status"], [(batch["starts_at"], batch["status"]) for batch in node["batches"]]
+
+    others = [(day.format(number), "success") for number in (1, 3, 4)]
+    assert step.attempt(1) == 10
+    assert seen() == ("partial success", [(day.format(2), "error"), *others])
+    node = step.run.nodes()["model.tiny.daily"]
+    [reason] = [batch["message"] for batch in node["batches"] if "message" in batch]
+    assert "no such day" in reason and reason in node["message"], "what dbt says of the model is only how many batches failed"
+    assert "hunter2" not in str(node)
+    assert "no such day" in step.outcome(1)["message"]
+    made = step.ask("select day, made from daily order by day")
+
+    assert step.attempt(2) == 10, "the batch is still broken"
+    assert seen() == ("error", [(day.format(2), "error"), *others])
+    assert step.ask("select day, made from daily order by day") == made, "no other batch ran again"
+
+    assert step.attempt(3, without=["broken"]) == 0
+    assert seen() == ("success", [(day.format(number), "success") for number in (1, 2, 3, 4)])
+    now = step.ask("select day, made from daily order by day")
+    assert [row for row in now if row[0].day != 2] == made
+    assert [row[0].day for row in now] == [1, 2, 3, 4]
+    assert step.attempts() == {"daily": 3, "after": 3}
+
+
 # --- what is left, by the items alone --------------------------------------------------------------------------------------
 
 
@@ -319,6 +367,16 @@ def earlier(texts: Sequence[str], nodes: Sequence[Item] = (), outcomes: Sequence
 
 def names(command: EarlierCommand) -> list[str]:
     return [result.name for result in command.done]
+
+
+def test_a_model_of_which_no_batch_is_done_runs_as_a_whole() -> None:
+    batches = [{"starts_at": "a", "ends_at": "b", "status": status} for status in ("error", "skipped")]
+    item = node("daily", status="error", batches=batches, batches_total=2)
+    assert earlier(["build"], [item])[0].partial == ()
+    done = {"starts_at": "c", "ends_at": "d", "status": "success"}
+    assert [each.name for each in earlier(["build"], [{**item, "batches": [*batches, done]}])[0].partial] == ["daily"]
+    inexact = {"starts_at": "", "ends_at": "", "status": "error"}
+    assert earlier(["build"], [{**item, "batches": [inexact, done]}])[0].partial == ()
 
 
 @pytest.mark.parametrize("status", ["success", "pass", "warn", "no-op"])
@@ -424,6 +482,7 @@ def test_dbt_still_makes_its_queue_where_it_is_mended() -> None:
     import dbt.cli.main  # noqa: F401  # It imports all tasks.
     from dbt.graph import Graph, GraphQueue
     from dbt.task.build import BuildTask
+    from dbt.task.run import MicrobatchBatchRunner, RunTask
     from dbt.task.runnable import GraphRunnableTask
 
     def tasks(cls: type) -> Iterator[type]:
@@ -437,15 +496,24 @@ def test_dbt_still_makes_its_queue_where_it_is_mended() -> None:
     assert list(inspect.signature(Graph.get_subset_graph).parameters) == ["self", "selected"]
     assert {"model_to_unit_test_map", "selected_unit_tests"} <= set(inspect.getclosurevars(BuildTask.handle_job_queue).unbound)
     assert "wait_until_something_was_done" in vars(GraphQueue)
+    # Batches: the hook is put where the class has nothing of its own, and dbt's queue is made before it looks for `batch_map`.
+    assert "run_with_hooks" not in vars(MicrobatchBatchRunner)
+    assert {"batches", "batch_idx"} <= set(inspect.signature(MicrobatchBatchRunner).parameters)
+    assert {"batch_map", "previous_batch_results"} <= set(RunTask.populate_microbatch_batches.__code__.co_names)
+    assert "populate_microbatch_batches" in RunTask.before_run.__code__.co_names
 
 
 def test_dbt_is_as_it_was_when_the_command_is_over() -> None:
     from dbt.task.build import BuildTask
+    from dbt.task.run import MicrobatchBatchRunner
     from dbt.task.runnable import GraphRunnableTask
 
     from dbt_runner import dbt_hooks
 
     before = [vars(cls)["get_graph_queue"] for cls in (GraphRunnableTask, BuildTask)]
+    with dbt_hooks.batch_by_batch(lambda *_: None, {}):
+        assert "run_with_hooks" in vars(MicrobatchBatchRunner)
+    assert "run_with_hooks" not in vars(MicrobatchBatchRunner)
     with pytest.raises(KeyboardInterrupt), dbt_hooks.leaving_out({"model.tiny.a"}):
         assert [vars(cls)["get_graph_queue"] for cls in (GraphRunnableTask, BuildTask)] != before
         raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,3 +183,26 @@ def test_no_id_is_too_long_for_a_key_and_no_two_have_the_same_one(text: str, tim
     assert timestamp(datetime(2026, 11, 23, 1, 2, 3, 456789, timezone(timedelta(hours=2)))) == "2026-11-22T23:02:03.456Z"
     assert timestamp(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00.000Z"
     assert timestamp(datetime.now(UTC)) <= stores.now()
+
+
+def test_an_item_that_is_refused_takes_no_other_one_of_its_batch_with_it(store: Store) -> None:
+    """A batch is refused as a whole: for an item that is too large, a key that is empty or too long, a key that stands in it twice."""
+    bad: list[dict[str, Any]] = [
+        {"pk": "RUN#prod#r-1", "sk": "NODE#build#large", "text": "x" * 410_000},
+        {"pk": "RUN#prod#r-1", "sk": ""},
+        {"pk": "RUN#prod#r-1", "sk": "k" * 1025},
+        {"pk": "RUN#prod#r-1", "sk": 7},
+        {"pk": "RUN#prod#r-1", "sk": "NODE#build#nan", "n": float("nan")},
+    ]
+    good = items(60)
+    good[30] = {**good[29], "n": 30}
+    given = [*good[:7], *bad[:2], *good[7:40], *bad[2:], *good[40:]]
+    refused = store.put_many(given)
+    assert sorted(str(each.item) for each in refused) == sorted(str(item) for item in bad)
+    assert all(each.reason for each in refused)
+    assert [item["n"] for item in store.query("RUN#prod#r-1", "NODE#")] == [*range(29), *range(30, 60)]
+
+
+def test_a_failure_that_is_no_refusal_is_not_taken_for_one(store: Store) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        Store(store._dynamodb, store._s3, "no-such-table", None).put_many(items(3))

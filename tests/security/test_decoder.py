@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dbt_runner import audit, events, intake, outcome, wire
 from dbt_runner.claim import Claim
 from dbt_runner.events import (
+    Batch,
     CommandResult,
     CommandStarted,
     Failure,
@@ -47,7 +48,9 @@ numbers = st.one_of(st.integers(), st.floats(), st.booleans(), st.none())
 values = st.recursive(
     st.one_of(texts, numbers), lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)), max_leaves=6
 )
-NAMES = sorted({field.name for kind in (NodeResult, CommandResult, Parsed, LogLine, Secret, Failure) for field in dataclasses.fields(kind)})
+NAMES = sorted(
+    {field.name for kind in (NodeResult, Batch, CommandResult, Parsed, LogLine, Secret, Failure) for field in dataclasses.fields(kind)}
+)
 KINDS = ("NodeResult", "CommandResult", "CommandStarted", "Parsed", "ParseNotHeld", "LogLine", "Secret", "Finished")
 
 failures = st.builds(
@@ -59,9 +62,11 @@ failures = st.builds(
     st.lists(st.builds(Failure, texts, st.lists(texts, max_size=2).map(tuple), texts), max_size=2).map(tuple),
 )
 indexes = st.integers(0, 3)
+moments = st.sampled_from(["", "2026-11-22T00:00:00.000Z", "2026-11-23T00:00:00.000Z"])
 counts = st.one_of(st.none(), st.integers(0, wire.MAX_COUNT))
 seconds = st.floats(0, 1e7)
 statuses = st.one_of(st.sampled_from(sorted(events.BAD_STATUSES | events.DONE_STATUSES)), texts)
+batches = st.builds(Batch, moments, moments, st.sampled_from(["success", "error", "skipped"]), texts, st.integers(0, 10**6).map(float))
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         NodeResult,
@@ -75,6 +80,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         rows=counts,
         failures=counts,
         failure=st.one_of(st.none(), failures),
+        batches=st.lists(batches, max_size=3).map(tuple),
+        batches_total=st.integers(0, 5000),
     ),
     st.builds(CommandResult, indexes, st.booleans(), seconds, counts, st.one_of(st.none(), failures)),
     st.builds(CommandStarted, indexes),
@@ -151,7 +158,8 @@ def test_the_longest_message_of_an_honest_worker_is_within_the_limit_of_a_line()
     long = "\U0001f9e8" * 200_000
     cause = Failure(long, (long,) * 100, long, dict.fromkeys(map(str, range(100)), long))
     worst = dataclasses.replace(cause, causes=(cause,) * 20)
-    node = NodeResult(0, "\u2713" * wire.MAX_ID, long, long, long, long, long, long, 1.0, long, long, 1, 1, worst)
+    batches = events.kept_batches([Batch("2026-11-22T00:00:00.000Z", "2026-11-23T00:00:00.000Z", "error", long, 1.0)] * 5_000)
+    node = NodeResult(0, "\u2713" * wire.MAX_ID, long, long, long, long, long, long, 1.0, long, long, 1, 1, worst, batches, 5_000)
     for message in (node, CommandResult(0, False, 1.0, 1, worst), Parsed(0, [long] * 100), LogLine("info", long, long), Secret(long)):
         kind = type(message)
         line = wire.encode(message).encode()

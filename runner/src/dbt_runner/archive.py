@@ -72,10 +72,13 @@ class Archive:
         bodies = {self._object(NODES, attempt): self._lines(items) for attempt, items in self._left.items()}
         bodies[self._object(NODES, self.key.attempt)] = self._nodes
         bodies[self._object(ATTEMPTS, self.key.attempt)] = self._attempt(outcome, sizes)
+        # Each on its own: an object that an earlier attempt did write must not keep out what this one has to say.
+        written = [self._upload(key, body) for key, body in bodies.items() if body]
+        return all(written)
+
+    def _upload(self, key: str, body: bytes) -> bool:
         try:
-            for key, body in bodies.items():
-                if body:
-                    self.store.upload_new(body, key)
+            self.store.upload_new(body, key)
         except AlreadyThere as exc:
             self.log.error("another container of this attempt has written its rows of the long-term audit already", key=str(exc))
         except Exception as exc:

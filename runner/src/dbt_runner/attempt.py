@@ -44,11 +44,12 @@ from dbt_runner.events import CommandResult, NodeResult, StepReport, WorkerSpec
 from dbt_runner.interrupts import Interrupts
 from dbt_runner.logs import JsonLog
 from dbt_runner.masking import SHORTEST, Mask, too_short
+from dbt_runner.node_writer import NodeWriter, ResultsNotWritten
 from dbt_runner.outages import PATIENCE_SECONDS, Patience
 from dbt_runner.outcome import Outcome
 from dbt_runner.parse_cache import ParseCache
 from dbt_runner.request import AttemptKey, AttemptRequest
-from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, now
+from dbt_runner.store import AlreadyThere, Item, Store, StoredObject, client_config, is_refusal, now
 from dbt_runner.supervisor import Supervisor
 from dbt_runner.texts import fit
 
@@ -91,7 +92,7 @@ class Attempt:
         self._fault: TypedError | None = None
         self._started_at = ""
         self._waits: Mapping[str, float] = {}
-        self._nodes: audit.NodeWriter | None = None
+        self._nodes: NodeWriter | None = None
         self._interrupts = Interrupts(compute.seconds)
         self._secrets = secret_variables.injected(environment)
         # Folders that are needed until the attempt's end.
@@ -185,7 +186,7 @@ class Attempt:
             log.info("resuming the step", nodes_done=done, commands_finished=finished)
         not_written = 0
         deadline = time.monotonic() + step.timeout_seconds
-        self._nodes = audit.NodeWriter(self._hasty_store, asked.key, log, self._patience)
+        self._nodes = NodeWriter(self._hasty_store, asked.key, log, self._patience)
         try:
             with self._nodes, self._credentials(asked, work, log, fetched.project) as extra:
                 environment = {**identity.worker_environment(self._environment, work), **extra}
@@ -203,7 +204,7 @@ class Attempt:
                 spec = worker_spec.of_step(asked, step, earlier, work, fetched.project, target, state)
                 self._report = resume.merge(run(spec, cache, self._take), earlier)
                 self._patience.end_in(self._compute.closing_seconds)
-        except audit.ResultsNotWritten as exc:
+        except ResultsNotWritten as exc:
             not_written = len(exc.results)
         # An attempt that was asked to stop has little time.
         until = time.monotonic() + self._compute.closing_seconds / 2 if self._report.interrupted else math.inf
@@ -289,7 +290,11 @@ class Attempt:
             state=self._state,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
-            left_out=[*self._report.left_out, *(self._collected.left_out if self._collected else ())],
+            left_out=[
+                *(self._nodes.left_out if self._nodes else ()),
+                *self._report.left_out,
+                *(self._collected.left_out if self._collected else ()),
+            ],
             concerns=self._concerns,
         )
         return audit.outcome_item(key, mine, result, evidence)
@@ -299,7 +304,7 @@ class Attempt:
         self._patience.end_in(self._compute.closing_seconds)
         sizes = self._request.config.compute.get("sizes") or [] if self._request else []
         try:
-            self._store.put(item, only_over="holder")
+            item = self._put(item, log)
         except Exception as exc:
             # The exit code is the last way to say it; it must not say that all is well. The log keeps the rest, and so does the bucket,
             # where the attempt has not become another container's.
@@ -320,6 +325,18 @@ class Attempt:
         else:
             log.info("succeeded", counts=item["counts"], seconds=item["seconds"])
         return result.exit_code
+
+    def _put(self, item: Item, log: JsonLog) -> Item:
+        """Writes the outcome and returns it as it was written: without its details where DynamoDB refuses them."""
+        try:
+            self._store.put(item, only_over="holder")
+        except Exception as exc:
+            if not is_refusal(exc):
+                raise
+            log.error("DynamoDB refuses the outcome: what decides over the run is written", error=repr(exc)[:1000], outcome=item)
+            item = audit.reduced(item, str(exc))
+            self._store.put(item, only_over="holder")
+        return item
 
     def _publish(self, key: AttemptKey, run: Item, result: Outcome, written: Item, log: JsonLog) -> None:
         """Writes what people open. No failure of it fails an attempt, and a signal breaks it off: the outcome has been written."""

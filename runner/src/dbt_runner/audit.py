@@ -1,31 +1,24 @@
-"""The audit trail of an attempt: nodes while they finish, and the outcome before the exit."""
+"""The outcome of an attempt as an item of the table. The results of its nodes are node_writer's."""
 
 from __future__ import annotations
 
 import json
-import queue
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
-from dbt_runner import outages
 from dbt_runner.claim import Claim
 from dbt_runner.events import CommandResult, NodeResult
 from dbt_runner.lineage import Concern
-from dbt_runner.logs import JsonLog
 from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey
-from dbt_runner.store import Item, Store, StoredObject, node_sk
+from dbt_runner.store import Item, Store, StoredObject
 from dbt_runner.store.attribute_values import marshal
 from dbt_runner.texts import fit
 from dbt_runner.wire import UNKNOWN
 
-# A SIGKILL loses at most this much.
-FLUSH_SECONDS = 2.0
-_MAX_MESSAGE = 4000
 _MAX_OWNER = 200
 # The state machine reads an outcome as one payload, of at most 256 KiB: whatever is in it has a limit of its own, in bytes of JSON.
 _MAX_OUTCOME_TEXT = 4000
@@ -70,120 +63,6 @@ class Evidence:
     concerns: Mapping[str, Concern] = field(default_factory=dict)
 
 
-class ResultsNotWritten(Exception):
-    """The step is over, and the table still takes no node results.
-
-    Args:
-        results: those that are in the log only.
-    """
-
-    def __init__(self, results: Sequence[NodeResult]) -> None:
-        super().__init__(f"{len(results)} node results could not be written")
-        self.results = results
-
-
-class NodeWriter:
-    """Writes node results to the table from a thread of its own, in batches at most FLUSH_SECONDS apart.
-
-    A write that fails is tried again with the next batch; leaving the context writes the rest, with patience.
-
-    Args:
-        store: one without patience: while the step runs, the next batch is the next try.
-
-    Raises:
-        ResultsNotWritten: on leaving the context, when that failed, too. All that is known of these nodes is in the log by then.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        key: AttemptKey,
-        log: JsonLog,
-        patience: Callable[[Callable[[], None]], None] = outages.once,
-        flush_seconds: float = FLUSH_SECONDS,
-    ) -> None:
-        self._store = store
-        self._patience = patience
-        self._key = key
-        self._log = log
-        self._flush_seconds = flush_seconds
-        self._queue: queue.SimpleQueue[NodeResult | None] = queue.SimpleQueue()
-        self._pending: dict[str, NodeResult] = {}
-        self._items: dict[tuple[int, str], Item] = {}
-        self._thread = threading.Thread(target=self._work, name="node-writer", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        try:
-            self._patience(self._flush)
-        except Exception as exc:
-            results = list(self._pending.values())
-            told = [asdict(result) for result in results]
-            self._log.listed("error", "node results could not be written", "results", told, error=repr(exc)[:1000])
-            raise ResultsNotWritten(results) from exc
-
-    def add(self, result: NodeResult) -> None:
-        """Takes a result for writing; returns at once."""
-        self._queue.put(result)
-
-    @property
-    def items(self) -> list[Item]:
-        """Every result that was added, as an item; of a node that two commands ran, both."""
-        return list(self._items.values())
-
-    def _work(self) -> None:
-        flush_at: float | None = None
-        while True:
-            try:
-                result = self._queue.get(timeout=None if flush_at is None else max(0.0, flush_at - time.monotonic()))
-            except queue.Empty:
-                self._try_flush()
-                flush_at = time.monotonic() + self._flush_seconds if self._pending else None
-                continue
-            if result is None:
-                return
-            self._pending[result.unique_id] = result
-            self._items[result.command, result.unique_id] = self._item(result)
-            flush_at = flush_at or time.monotonic() + self._flush_seconds
-
-    def _try_flush(self) -> None:
-        try:
-            self._flush()
-        except Exception as exc:
-            # Nothing is dropped: the batch stays pending and goes with the next one.
-            self._log.warning("node results could not be written yet", error=repr(exc), pending=len(self._pending))
-
-    def _flush(self) -> None:
-        self._store.put_many([self._items[result.command, result.unique_id] for result in self._pending.values()], rounds=1)
-        self._pending.clear()
-
-    def _item(self, result: NodeResult) -> Item:
-        return {
-            "pk": self._key.pk,
-            "sk": node_sk(self._key.name, result.unique_id),
-            "unique_id": result.unique_id,
-            "step": self._key.name,
-            "attempt": self._key.attempt,
-            "command": result.command,
-            "resource_type": result.resource_type,
-            "name": result.name,
-            "status": result.status,
-            "message": result.message[:_MAX_MESSAGE],
-            "started_at": result.started_at,
-            "ended_at": result.ended_at,
-            "seconds": result.seconds,
-            "thread": result.thread,
-            "relation": result.relation or None,
-            "rows": result.rows,
-            "failures": result.failures,
-        }
-
-
 def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evidence) -> Item:
     """The outcome as an item of the table; docs/architecture.md describes its attributes. It is within the limits, whatever it is about."""
     item = {
@@ -221,6 +100,22 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         # The limits of its parts add up to less, so this is a part without one. What ends the step stays, and says so.
         item |= {"failures": [], "commands": [], "artifacts": [], "left_out": ["the rest of the outcome: it is too long"]}
     return item
+
+
+def reduced(item: Item, reason: str) -> Item:
+    """What is left of an outcome that DynamoDB refuses: what decides over the run, and no value that could be refused."""
+    kept = ("pk", "sk", "step", "attempt", "holder", "exit_code", "error", "started_at", "ended_at", "seconds", "compute")
+    return {
+        **{name: item[name] for name in kept},
+        "message": item["message"],
+        "counts": item["counts"],
+        "failures": [],
+        "commands": [],
+        "artifacts": [],
+        "peak_memory_mib": 0,
+        "versions": {},
+        "left_out": [_cut(f"the rest of the outcome, which DynamoDB refuses: {reason}", _MAX_LEFT_OUT_TEXT)],
+    }
 
 
 def outcome_size(item: Item) -> int:

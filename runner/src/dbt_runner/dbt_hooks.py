@@ -11,19 +11,23 @@ tests/security/test_parse_cache.py fails when the fourth comes at another moment
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from dbt.artifacts.schemas.batch_results import BatchResults
 from dbt.compilation import Linker
 from dbt.graph import GraphQueue
 from dbt.parser.manifest import ManifestLoader
 from dbt.task.base import BaseRunner
 from dbt.task.build import BuildTask
+from dbt.task.run import MicrobatchBatchRunner, RunTask
 from dbt.task.runnable import GraphRunnableTask
 from dbt_common.exceptions import DbtRuntimeError
 
 from dbt_runner.known_versions import KnownVersions
 
+Window = tuple[datetime, datetime]
 KNOWN = KnownVersions("dbt-core", (1, 10), (1, 12))
 
 
@@ -52,6 +56,35 @@ def leaving_out(done: Collection[str]) -> Iterator[set[str]]:
     left_out: set[str] = set()
     with _queues(lambda original: _leaving_out(original, frozenset(done), left_out)):
         yield left_out
+
+
+@contextlib.contextmanager
+def batch_by_batch(seen: Callable[[Any, str, datetime, datetime], None], unfinished: Mapping[str, Sequence[Window]]) -> Iterator[None]:
+    """Commands that run inside tell of each batch of a microbatch model, and run of some models the given batches alone.
+
+    dbt keeps what became of a batch only until its model ends, and then its window alone. It has an interface for running some batches
+    in `dbt retry` only, which hands them to its task as `batch_map`; this does the same. With a full refresh it does not, because each
+    batch would begin the model anew. A dbt that is none of the KNOWN ones is left as it is.
+
+    Args:
+        seen: called with dbt's result of a batch, the model's unique_id and the window, on the thread that ran it.
+        unfinished: the windows to run, by unique_id.
+    """
+    if not KNOWN.has_installed:
+        yield
+        return
+
+    def run_with_hooks(self: Any, manifest: Any) -> Any:
+        result = BaseRunner.run_with_hooks(self, manifest)
+        seen(result, self.node.unique_id, *self.batches[self.batch_idx])
+        return result
+
+    MicrobatchBatchRunner.run_with_hooks = run_with_hooks
+    try:
+        with _queues(lambda original: _with_batches(original, unfinished)):
+            yield
+    finally:
+        del MicrobatchBatchRunner.run_with_hooks
 
 
 @contextlib.contextmanager
@@ -160,6 +193,21 @@ def after_parse(parsed: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         ManifestLoader.get_full_manifest = original
+
+
+def _with_batches(original: Callable[[Any], Any], unfinished: Mapping[str, Sequence[Window]]) -> Callable[[Any], Any]:
+    def get_graph_queue(task: Any) -> Any:
+        queue = original(task)
+        if unfinished and isinstance(task, RunTask) and not getattr(task.config.args, "FULL_REFRESH", False):
+            # dbt adds the batches of before to the result's own, and knows a model that has none there for one that is new.
+            task.batch_map = {
+                unique_id: BatchResults(failed=sorted(windows))
+                for unique_id, windows in unfinished.items()
+                if unique_id in task.manifest.nodes and not task.manifest.nodes[unique_id].config.full_refresh
+            }
+        return queue
+
+    return get_graph_queue
 
 
 class _NothingLeft(GraphQueue):  # type: ignore[misc]  # dbt brings no types

@@ -22,6 +22,9 @@ DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
 # Characters that the supervisor keeps of what the worker tells. It masks before it cuts. The middle of a long text is left out: a
 # traceback has its reason at its end.
 MAX_MESSAGE, MAX_FAILURE, MAX_CAUSE, MAX_RELATION, MAX_LOG_LINE = 16_384, 4_000, 500, 2_000, 100_000
+# Of a microbatch model: batches, those of them with a message, and characters of each message. A thousand batches are about 110 KB of
+# an item; six weeks of hours, or almost three years of days.
+MAX_BATCHES, MAX_BATCH_MESSAGES, MAX_BATCH_MESSAGE = 1_000, 100, 300
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,27 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What became of one batch of a microbatch model.
+
+    Attributes:
+        starts_at, ends_at: its window, ISO 8601 in UTC with milliseconds; empty where that cannot say it exactly.
+        message: why it failed; empty where it did not, and where others before it in a list have said enough.
+    """
+
+    starts_at: str
+    ends_at: str
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has to run again: it failed, or dbt left it out after another one had."""
+        return self.status not in DONE_STATUSES
+
+
+@dataclass(frozen=True)
 class NodeResult:
     """What became of one node. Times are ISO 8601 in UTC, `seconds` is dbt's own execution time.
 
@@ -67,6 +91,8 @@ class NodeResult:
         rows: rows affected, where the adapter says so.
         failures: failing rows of a test.
         failure: the exception that ended a node with an error, where dbt showed one.
+        batches: of a microbatch model, those that failed first, then the others; at most MAX_BATCHES of them.
+        batches_total: how many there were.
     """
 
     command: int
@@ -83,6 +109,15 @@ class NodeResult:
     rows: int | None = None
     failures: int | None = None
     failure: Failure | None = None
+    batches: Sequence[Batch] = ()
+    batches_total: int = 0
+
+    @property
+    def unfinished(self) -> Sequence[Batch]:
+        """The batches that are left to do of a model of which some are done; empty where the whole model has to run."""
+        left = [batch for batch in self.batches if batch.failed]
+        is_known = len(left) < len(self.batches) and all(batch.starts_at and batch.ends_at for batch in left)
+        return left if is_known else ()
 
 
 @dataclass(frozen=True)
@@ -155,12 +190,14 @@ class EarlierCommand:
         done: of a finished command all results, else those of nodes that need not run again.
         selected: as a finished command reported it; None where that is not known.
         seconds: how long earlier attempts took for it.
+        partial: microbatch models of which only some batches need run again.
     """
 
     finished: bool = False
     done: Sequence[NodeResult] = ()
     selected: int | None = None
     seconds: float = 0.0
+    partial: Sequence[NodeResult] = ()
 
 
 @dataclass(frozen=True)
@@ -202,9 +239,20 @@ class WorkerSpec:
     def from_json(text: str) -> WorkerSpec:
         fields = json.loads(text)
         fields["earlier"] = [
-            EarlierCommand(**{**command, "done": [NodeResult(**node) for node in command["done"]]}) for command in fields["earlier"]
+            EarlierCommand(**{**command, **{name: tuple(map(_node, command[name])) for name in ("done", "partial")}})
+            for command in fields["earlier"]
         ]
         return WorkerSpec(**fields)
+
+
+def _node(fields: Mapping[str, Any]) -> NodeResult:
+    return NodeResult(**{**fields, "batches": tuple(Batch(**batch) for batch in fields["batches"])})
+
+
+def kept_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Those that a result keeps, in the order of their windows: first all that failed, of the first of which it keeps the message."""
+    ordered = sorted(batches, key=lambda batch: (not batch.failed, batch.starts_at))[:MAX_BATCHES]
+    return [*ordered[:MAX_BATCH_MESSAGES], *(replace(batch, message="") for batch in ordered[MAX_BATCH_MESSAGES:])]
 
 
 Message = NodeResult | CommandResult | CommandStarted | Parsed | ParseNotHeld | LogLine | Secret | Finished
@@ -215,7 +263,9 @@ def masked(message: Message, mask: Mask) -> Message:
     if isinstance(message, NodeResult):
         text, relation = mask.text(message.message), mask.text(message.relation)
         failure = _masked(message.failure, mask)
-        return replace(message, message=without_middle(text, MAX_MESSAGE), relation=relation[:MAX_RELATION], failure=failure)
+        batches = tuple(replace(b, message=without_middle(mask.text(b.message), MAX_BATCH_MESSAGE)) for b in message.batches)
+        text = without_middle(text, MAX_MESSAGE)
+        return replace(message, message=text, relation=relation[:MAX_RELATION], failure=failure, batches=batches)
     if isinstance(message, CommandResult):
         return replace(message, exception=_masked(message.exception, mask))
     if isinstance(message, Parsed):

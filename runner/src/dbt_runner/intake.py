@@ -178,7 +178,7 @@ class Intake:
             else:
                 self._statuses.add(node.status)
         if self._kept > MAX_KEPT:
-            node = replace(node, message=without_middle(node.message, LITTLE), failure=_little(node.failure))
+            node = replace(node, message=without_middle(node.message, LITTLE), failure=_little(node.failure), batches=())
         report.nodes[node.unique_id] = node
         return node
 

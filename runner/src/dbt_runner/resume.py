@@ -7,7 +7,9 @@ same in every attempt, and no other state from outside is let in. So a command s
 that selection without the nodes that the audit store calls done.
 
 A node that had succeeded, but whose result had not been written yet when its container was killed, runs again. So do the hooks
-on-run-start and on-run-end of a command that did not come to its end, and the whole of a microbatch model that did not.
+on-run-start and on-run-end of a command that did not come to its end, and the whole of a microbatch model that was killed. Of one that
+ended, and of which some batches succeeded, the other batches run; with a full refresh the whole model does, as each batch would begin it
+anew.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from dbt_runner.events import DONE_STATUSES, CommandResult, EarlierCommand, NodeResult, StepReport
+from dbt_runner.events import BAD_STATUSES, DONE_STATUSES, Batch, CommandResult, EarlierCommand, NodeResult, StepReport
 from dbt_runner.request import AttemptRequest, Command
 from dbt_runner.store import Item, Store, node_prefix, run_pk, step_prefix
 
@@ -67,6 +69,7 @@ def earlier_commands(commands: Sequence[Command], nodes: Sequence[Item], outcome
                 done=tuple(_node(item) for item in kept),
                 selected=said.get("selected"),
                 seconds=said["seconds"] if "seconds" in said else _seconds(own),
+                partial=() if finished else tuple(node for item in own if (node := _node(item)).status in BAD_STATUSES and node.unfinished),
             )
         )
     return earlier
@@ -110,6 +113,8 @@ def _node(item: Item) -> NodeResult:
         relation=item.get("relation", ""),
         rows=item.get("rows"),
         failures=item.get("failures"),
+        batches=tuple(Batch(**batch) for batch in item.get("batches", ())),
+        batches_total=item.get("batches_total", 0),
     )
 
 
@@ -143,5 +148,15 @@ def _run_result(node: NodeResult) -> dict[str, Any]:
         "compiled": None,
         "compiled_code": None,
         "relation_name": node.relation or None,
-        "batch_results": None,
+        "batch_results": _batch_results(node),
+    }
+
+
+def _batch_results(node: NodeResult) -> dict[str, Any] | None:
+    if not node.batches:
+        return None
+    windows = [(batch.failed, [batch.starts_at, batch.ends_at]) for batch in sorted(node.batches, key=lambda batch: batch.starts_at)]
+    return {
+        "successful": [window for failed, window in windows if not failed],
+        "failed": [window for failed, window in windows if failed],
     }

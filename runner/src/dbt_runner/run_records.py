@@ -15,7 +15,7 @@ from typing import Any
 from dbt_runner import variables
 from dbt_runner.config import EnvironmentConfig
 from dbt_runner.errors import ERRORS, RUNNER_ERROR, TypedError
-from dbt_runner.events import BAD_STATUSES
+from dbt_runner.events import BAD_STATUSES, Batch
 from dbt_runner.request import HEALTH_CHECK
 from dbt_runner.store import STEP_PREFIX, Item
 
@@ -140,7 +140,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class NodeResultRow:
-    """What became of one node; docs/architecture.md describes the fields. `failures` counts the failing rows of a test."""
+    """What became of one node; docs/architecture.md describes the fields.
+
+    `failures` counts the failing rows of a test. `batches` are those of a microbatch model, the failed ones first; an item holds a
+    thousand of the `batches_total`.
+    """
 
     unique_id: str
     step: str
@@ -157,10 +161,25 @@ class NodeResultRow:
     relation: str | None
     rows: int | None
     failures: int | None
+    batches: tuple[Batch, ...] = ()
+    batches_total: int = 0
 
     @property
     def failed(self) -> bool:
         return self.status in BAD_STATUSES
+
+    def batch_lines(self, most: int) -> list[str]:
+        """What became of the batches of a microbatch model that did not succeed, for people; a short list."""
+        left = [batch for batch in self.batches if batch.failed]
+        if not left:
+            return []
+        only = " only" if len(left) < len(self.batches) else ""
+        lines = [f"{len(left)} of {self.batches_total} batches did not succeed; a resume runs them{only}"]
+        lines += [
+            f"{batch.starts_at} to {batch.ends_at}: {batch.status}" + (f": {batch.message}" if batch.message else "")
+            for batch in left[:most]
+        ]
+        return [*lines, f"and {len(left) - most} more"] if len(left) > most else lines
 
 
 @dataclass(frozen=True)
@@ -257,6 +276,8 @@ def node_from(item: Item) -> NodeResultRow:
         relation=item.get("relation"),
         rows=item.get("rows"),
         failures=item.get("failures"),
+        batches=tuple(Batch(**batch) for batch in item.get("batches", ())),
+        batches_total=item.get("batches_total", 0),
     )
 
 

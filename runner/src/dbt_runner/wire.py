@@ -14,6 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from dbt_runner.events import (
+    MAX_BATCH_MESSAGES,
+    MAX_BATCHES,
+    Batch,
     CommandResult,
     CommandStarted,
     Failure,
@@ -32,6 +35,8 @@ MAX_LINE = 2 << 20
 # Characters of texts on the pipe: a message or an exception, one of its causes, anything else. The supervisor keeps much less of each,
 # after masking, so that no cut of the worker's can lie in what is kept.
 MAX_TEXT, MAX_CAUSE, MAX_SHORT = 65_536, 8_192, 1_000
+# Of a batch's message: a hundred of them are on one line.
+MAX_BATCH_TEXT = 1_000
 # Of a unique_id, which is never cut: it is a key. dbt writes every argument of a test into it. An item of the table holds 400 KB.
 MAX_ID, MAX_ID_BYTES = 100_000, 300_000
 MAX_BASES, MAX_CODES, MAX_CAUSES, MAX_REASONS = 20, 10, 10, 50
@@ -59,6 +64,8 @@ def encode(message: Message) -> str:
             value = _shortened(value, _LENGTHS.get(name, MAX_SHORT))
         elif isinstance(value, Failure):
             value = _failure_fields(value)
+        elif name == "batches":
+            value = [{**vars(batch), "message": _shortened(batch.message, MAX_BATCH_TEXT)} for batch in value[:MAX_BATCHES]]
         elif name == "reasons":
             value = [_shortened(str(reason), MAX_CAUSE) for reason in value[:MAX_REASONS]]
         fields[name] = value
@@ -199,6 +206,28 @@ def _failure(value: object, *, of_cause: bool = False) -> Failure | None:
 _OF_FAILURE = frozenset({"type", "bases", "message", "codes", "causes"})
 
 
+def _batches(value: object) -> tuple[Batch, ...]:
+    given = _list(value, MAX_BATCHES)
+    batches = tuple(_batch(dict(fields)) for fields in given if type(fields) is dict)
+    if len(batches) != len(given) or sum(bool(batch.message) for batch in batches) > MAX_BATCH_MESSAGES:
+        raise ValueError
+    return batches
+
+
+def _batch(fields: Fields) -> Batch:
+    take = fields.pop
+    batch = Batch(
+        starts_at=_moment(take("starts_at")),
+        ends_at=_moment(take("ends_at")),
+        status=_word(take("status")),
+        message=_text(take("message", ""), MAX_BATCH_TEXT),
+        seconds=_seconds(take("seconds", 0.0)),
+    )
+    if fields:
+        raise ValueError
+    return batch
+
+
 def _node_result(fields: Fields) -> NodeResult:
     take = fields.pop
     return NodeResult(
@@ -216,6 +245,8 @@ def _node_result(fields: Fields) -> NodeResult:
         rows=_whole_or_none(take("rows", None)),
         failures=_whole_or_none(take("failures", None)),
         failure=_failure(take("failure", None)),
+        batches=_batches(take("batches", [])),
+        batches_total=_whole(take("batches_total", 0)),
     )
 
 

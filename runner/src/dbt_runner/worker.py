@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from dbt_runner.batches import BatchResults
 from dbt_runner.diagnosis import unmet
 from dbt_runner.events import (
     BAD_STATUSES,
@@ -98,6 +99,7 @@ class Worker:
         self._left_out: set[str] = set()
         self._reported: set[str] = set()
         self._batches: set[tuple[int, str]] = set()
+        self._batch_results = BatchResults()
         self._operation_error = ""
         self._failures: dict[str, Failure] = {}
         self._parse_reasons: list[str] | None = None
@@ -128,6 +130,7 @@ class Worker:
             self._done = frozenset(node.unique_id for node in earlier.done)
             self._left_out = set()
             self._reported = set()
+            self._batch_results = BatchResults(earlier.partial)
             self._operation_error = ""
             self._failures = {}
             self._parse_reasons = None
@@ -189,7 +192,9 @@ class Worker:
 
         runner = dbtRunner(callbacks=[self._on_event])
         apart = self._spec.apart and self._spec.executing[self._command]
+        batches = self._batch_results
         with dbt_hooks.finding_seeds(), dbt_hooks.ending_typed(), dbt_hooks.after_parse(self._hold_parse), contextlib.ExitStack() as stack:
+            stack.enter_context(dbt_hooks.batch_by_batch(batches.add, batches.unfinished()))
             try:
                 if apart:
                     stack.enter_context(dbt_hooks.staying_apart())
@@ -242,7 +247,8 @@ class Worker:
         """Keeps the exception that this thread is handling: dbt calls back from inside of its except clause."""
         exc = sys.exception()
         if exc is not None and unique_id:
-            self._failures[unique_id] = describe(exc)
+            self._failures[unique_id] = failure = describe(exc)
+            self._batch_results.keep_failure(failure)
 
     def _hold_parse(self) -> None:
         """Tells the supervisor that dbt has parsed, and waits until it has taken what dbt left: no node has run yet.
@@ -271,6 +277,7 @@ class Worker:
         if result.status in ERROR_STATUSES:
             key = _OPERATION if result.unique_id not in self._failures and result.resource_type == "operation" else result.unique_id
             result = replace(result, failure=self._failures.get(key))
+        result = self._batch_results.complete(result)
         if result.unique_id in self._done and result.status not in BAD_STATUSES:
             # Its result stands: it was compiled only, or skipped together with all that was selected.
             return

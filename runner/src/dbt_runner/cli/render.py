@@ -19,6 +19,8 @@ from dbt_runner.store import Item
 from dbt_runner.words import clean, counts_of, duration, local_time, one_line, size
 
 _LAST_NODES = 8
+# Of a microbatch model, those that did not succeed.
+_BATCHES = 10
 
 
 def _elapsed(run: Run) -> str:
@@ -231,7 +233,8 @@ def _failures(detail: RunDetail) -> Iterator[RenderableType]:
     for node in detail.nodes:
         if node.failed:
             seen.add(node.unique_id)
-            yield from _failure(f"{node.unique_id}: {node.status} (step {node.step}, attempt {node.attempt})", node.message)
+            title = f"{node.unique_id}: {node.status} (step {node.step}, attempt {node.attempt})"
+            yield from _failure(title, node.message, *(one_line(line, 200) for line in node.batch_lines(_BATCHES)))
     for outcome in last.values():
         for failure in outcome.failures:
             if failure["unique_id"] not in seen:

@@ -27,6 +27,7 @@ from dbt_runner.words import count, duration
 _OPEN_CARDS = 8  # failed nodes that are shown with their whole message
 _CARDS = 40  # those that have it behind a click
 _NAMES_IN_CARD = 12
+_BATCHES = 20  # of a microbatch model, those that did not succeed
 
 
 def failures(found: Findings, messages: Messages) -> Iterable[object]:
@@ -92,6 +93,7 @@ def _card(problem: Problem, messages: Messages, *, is_open: bool) -> Markup:
         tag("p", [[" · " if i else None, fact] for i, fact in enumerate(facts)], class_="quiet"),
         tag("p", _staleness(problem.freshness)) if problem.freshness else None,
         messages.whole(node.message) or nothing,
+        messages.whole("\n".join(node.batch_lines(_BATCHES))),
         [tag("p", text, class_="consequence") for text in consequences],
     )
     return tag("article", title, body, class_="card") if is_open else tag("details", tag("summary", title), body, class_="card")

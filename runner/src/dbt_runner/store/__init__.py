@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dbt_runner.store.access import AlreadyThere, Store, StoredObject, client_config, sha256_of
 from dbt_runner.store.attribute_values import Item
+from dbt_runner.store.batches import BATCH, Refused, is_refusal
 from dbt_runner.store.keys import (
     CLAIM,
     CONFIG,
@@ -38,6 +39,7 @@ from dbt_runner.store.keys import (
 )
 
 __all__ = [
+    "BATCH",
     "CLAIM",
     "CONFIG",
     "CURRENT_RELEASE",
@@ -51,6 +53,7 @@ __all__ = [
     "STEP_PREFIX",
     "AlreadyThere",
     "Item",
+    "Refused",
     "Store",
     "StoredObject",
     "archive_key",
@@ -59,6 +62,7 @@ __all__ = [
     "client_config",
     "documentation_key",
     "environment_pk",
+    "is_refusal",
     "node_prefix",
     "node_sk",
     "now",

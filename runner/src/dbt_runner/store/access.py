@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbt_runner import outages
+from dbt_runner.store import batches
 from dbt_runner.store.attribute_values import Item, marshal, unmarshal
 
 if TYPE_CHECKING:
@@ -228,26 +229,21 @@ class Store:
         except self._dynamodb.exceptions.ConditionalCheckFailedException as exc:
             raise AlreadyThere(f"{pk} {sk}") from exc
 
-    def put_many(self, items: Iterable[Mapping[str, Any]], *, rounds: int = 9, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Writes items in batches of 25, and again what DynamoDB left unprocessed, until all are written.
+    def put_many(
+        self, items: Iterable[Mapping[str, Any]], *, rounds: int = 9, sleep: Callable[[float], None] = time.sleep
+    ) -> list[batches.Refused]:
+        """Writes items, all but those that DynamoDB refuses: see `batches.put_many`.
 
         Args:
             rounds: how often a batch is sent. Nine are about a minute of throttling.
 
+        Returns:
+            The items that DynamoDB refuses.
+
         Raises:
             TimeoutError: when a batch is still not accepted after that.
         """
-        requests: list[Any] = [{"PutRequest": {"Item": marshal(item)}} for item in items]
-        for start in range(0, len(requests), 25):
-            left = requests[start : start + 25]
-            for round_ in range(1, rounds + 1):
-                answer = self._dynamodb.batch_write_item(RequestItems={self.table: left})
-                left = answer.get("UnprocessedItems", {}).get(self.table, [])
-                if not left:
-                    break
-                if round_ == rounds:
-                    raise TimeoutError(f"DynamoDB did not accept {len(left)} items of table {self.table} within its retries")
-                sleep(min(0.1 * 2 ** (round_ - 1), 15.0))
+        return batches.put_many(self._dynamodb, self.table, items, rounds=rounds, sleep=sleep)
 
     def move_pointer(
         self,

@@ -9,11 +9,23 @@ from typing import Any
 Item = dict[str, Any]
 
 
+class Unstorable(Exception):
+    """A value is none that DynamoDB has: NaN, a number of more than 38 digits, an unknown type, endless nesting."""
+
+
 def marshal(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The item as DynamoDB's clients take it.
+
+    Raises:
+        Unstorable: it cannot be written, whatever the number of tries.
+    """
     from boto3.dynamodb.types import TypeSerializer
 
     serializer = TypeSerializer()
-    return {key: serializer.serialize(_to_decimal(value)) for key, value in item.items() if value is not None}
+    try:
+        return {key: serializer.serialize(_to_decimal(value)) for key, value in item.items() if value is not None}
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as exc:
+        raise Unstorable(f"{type(exc).__name__}: {exc}") from exc
 
 
 def unmarshal(item: Mapping[str, Any]) -> Item:
