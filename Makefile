@@ -62,11 +62,16 @@ $(SECOND_AWS): tests/second_aws/requirements.lock
 
 .PHONY: field
 field: setup ## situations from the field, each through a whole attempt on the real dbt
-	@$(BIN)/pytest -n $(PYTEST_WORKERS) -m "slow or not slow" tests/field
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) -m "slow or not slow" tests/field --ignore tests/field/test_differential.py
+
+# DIFFERENTIAL_PROJECTS=1000 for more than 200.
+.PHONY: differential
+differential: setup ## the runner against plain dbt, node by node, on 200 projects that hypothesis makes up; prints the figures
+	@$(BIN)/pytest -n $(PYTEST_WORKERS) -m "slow or not slow" tests/field/test_differential.py
 
 .PHONY: test-slow
 test-slow: setup ## what takes too long for every day: a thousand warm starts, the image, sixty kills
-	@$(BIN)/pytest -n 0 -m slow --ignore tests/second_aws
+	@$(BIN)/pytest -n 0 -m slow --ignore tests/second_aws --ignore tests/field/test_differential.py
 
 # IMAGE_ARGS: --warehouses postgres, --base python@sha256:..., --platform linux/arm64, --tag NAME, ...; --help lists them.
 .PHONY: image

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from runner.conftest import environment, no_outside_settings, store
+from runner.warm import warm_worker
 
-__all__ = ["environment", "no_outside_settings", "store"]
+__all__ = ["environment", "no_outside_settings", "store", "warm_worker"]

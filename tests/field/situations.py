@@ -28,6 +28,7 @@ class Situation:
         statuses: by the node's name; of those that are named, each has to be as it says.
         says: what the outcome's message contains.
         silent: what it does not contain.
+        full_refresh: of the run.
         daily: whether it belongs to the default run; the others are run by `make field`.
     """
 
@@ -39,6 +40,7 @@ class Situation:
     says: Sequence[str] = ()
     silent: Sequence[str] = ("Traceback",)
     vars: Mapping[str, Any] = field(default_factory=dict)
+    full_refresh: bool = False
     daily: bool = False
 
 
@@ -69,8 +71,8 @@ ALL_AT_ONCE: Mapping[str, str | bytes] = project(
         "models/with_hooks.sql": "{{ config(pre_hook='select 1', post_hook=['select 2', 'select 3']) }} select 1 as id",
         "models/with_a_contract.sql": "select cast(1 as integer) as id",
         "models/with_meta.sql": "select 'country_300' as id",
-        "models/with_ten_thousand_warnings.sql": (
-            "{% for i in range(10000) %}{% do exceptions.warn('warning ' ~ i) %}{% endfor %} select 1 as id"
+        "models/with_a_hundred_warnings.sql": (
+            "{% for i in range(100) %}{% do exceptions.warn('warning ' ~ i) %}{% endfor %} select 1 as id"
         ),
         "models/with_variables.sql": (
             "select {{ var('small') }} as small, '{{ var('emoji') }}' as emoji, {{ var('long') }} as long,"
@@ -117,7 +119,7 @@ ALL_VARS: Mapping[str, Any] = {
     "small": 0.00001, "emoji": "\U0001f600 it''s", "long": 12345678901234567, "nothing": None, "begin": "2026-11-28",
 }  # fmt: skip
 
-FAILING: Sequence[Situation] = (
+SITUATIONS: Sequence[Situation] = (
     Situation(
         "a model whose SQL is wrong",
         project({**GOOD, **BROKEN, "models/after.sql": "select * from {{ ref('broken') }}"}),
@@ -163,7 +165,15 @@ FAILING: Sequence[Situation] = (
     ),
     Situation(
         "a hook before the run that fails",
+        # As plain dbt does; the flag in the next one is what makes it skip the rest.
         project(GOOD, 'on-run-start: ["select no_such_column"]'),
+        error="Dbt.ModelError",
+        statuses={"good": "success"},
+        says=("tiny-on-run-start-0", "no_such_column"),
+    ),
+    Situation(
+        "a hook before the run that fails, after which nothing is to run",
+        project(GOOD, 'on-run-start: ["select no_such_column"]\nflags: {skip_nodes_if_on_run_start_fails: true}\n'),
         error="Dbt.ModelError",
         statuses={"good": "skipped"},
         says=("tiny-on-run-start-0", "no_such_column"),
@@ -397,4 +407,319 @@ sources:
         statuses={"s": "error"},
         says=("gone",),
     ),
+    Situation(
+        "a project that requires another dbt",
+        project(GOOD, 'require-dbt-version: [">=1.0.0", "<1.5.0"]'),
+        error="Dbt.CompilationError",
+        says=("version of dbt is not supported", "1.5.0"),
+    ),
+    Situation(
+        "a project that requires another dbt, and says not to look",
+        project(GOOD, 'require-dbt-version: [">=1.0.0", "<1.5.0"]\nflags: {version_check: false}\n'),
+        statuses={"good": "success"},
+    ),
+    Situation(
+        "a package that is not installed",
+        project({**GOOD, "packages.yml": "packages: [{package: dbt-labs/dbt_utils, version: 1.3.0}]"}),
+        error="Dbt.CompilationError",
+        says=("1 package(s) specified", "dbt deps"),
+    ),
+    Situation(
+        "a ref to a model that is not there",
+        project({"models/a.sql": "select * from {{ ref('no_such_model') }}"}),
+        error="Dbt.CompilationError",
+        says=("no_such_model",),
+    ),
+    Situation(
+        "a ref to a model that is disabled",
+        project({"models/off.sql": "{{ config(enabled=false) }} select 1", "models/a.sql": "select * from {{ ref('off') }}"}),
+        error="Dbt.CompilationError",
+        says=("disabled",),
+    ),
+    Situation(
+        "a source that is not declared",
+        project({"models/a.sql": "select * from {{ source('raw', 'orders') }}"}),
+        error="Dbt.CompilationError",
+        says=("raw.orders",),
+    ),
+    Situation(
+        "a table of a source that is not in the warehouse",
+        project(
+            {
+                "models/a.sql": "select * from {{ source('raw', 'orders') }}",
+                "models/m.yml": (
+                    "sources: [{name: raw, schema: gone, tables: [{name: orders, columns: [{name: id, data_tests: [not_null]}]}]}]"
+                ),
+            }
+        ),
+        error="Dbt.TestFailure",
+        statuses={"a": "skipped", "source_not_null_raw_orders_id": "error"},
+        says=("1 of 1 tests failed (1 of them could not be run)", "does not exist"),
+    ),
+    Situation(
+        "warn_error for tests that warn",
+        project(
+            {
+                **GOOD,
+                "models/m.yml": _SCHEMA_OF_GOOD.format(
+                    tests="{accepted_values: {arguments: {values: [2]}, config: {severity: warn}}}",
+                ),
+            },
+            "flags: {warn_error_options: {error: [LogTestResult]}}",
+        ),
+        error="Dbt.TestFailure",
+        statuses={"good": "success"},
+    ),
+    Situation(
+        "fail_fast of the project",
+        project({**GOOD, **BROKEN, "models/c.sql": "select * from {{ ref('broken') }}"}, "flags: {fail_fast: true}"),
+        error="Dbt.ModelError",
+        statuses={"broken": "error"},
+        says=("no_such_column",),
+    ),
+    Situation(
+        "a seed whose values are not of its type",
+        project(
+            {"seeds/prices.csv": "id,price\n1,cheap\n", "seeds/s.yml": "seeds: [{name: prices, config: {column_types: {price: integer}}}]"}
+        ),
+        error="Dbt.ModelError",
+        statuses={"prices": "error"},
+        says=("seed.tiny.prices", "CSV Error on Line: 2"),
+    ),
+    Situation(
+        "a seed without rows",
+        project({"seeds/empty.csv": "id,name\n"}),
+        statuses={"empty": "success"},
+    ),
+    Situation(
+        "failures that are stored",
+        project({**GOOD, "models/m.yml": _SCHEMA_OF_GOOD.format(tests="{accepted_values: {arguments: {values: [2]}}}")}),
+        commands=("build --store-failures",),
+        error="Dbt.TestFailure",
+        statuses={"good": "success", "accepted_values_good_id__2": "fail"},
+    ),
+    Situation(
+        "a Python model with a mistake in its syntax",
+        project({**GOOD, "models/py.py": "def model(dbt, session):\n    return (\n"}),
+        error="Dbt.CompilationError",
+        says=("py.py",),
+    ),
+    Situation(
+        "a Python model that imports what is not there",
+        project({"models/py.py": "import no_such_package\n\n\ndef model(dbt, session):\n    return session.sql('select 1 as id')\n"}),
+        error="Dbt.ModelError",
+        statuses={"py": "error"},
+        says=("ModuleNotFoundError: No module named 'no_such_package'",),
+    ),
+    Situation(
+        "a Python model that prints and raises what acts on a terminal",
+        project(
+            {
+                "models/py.py": (
+                    "def model(dbt, session):\n    print('\\x1b[2J\\x07')\n"
+                    "    raise RuntimeError('\\x1b]0;title\\x07 \\u202egnp.exe \\ud83d')\n"
+                    "    return None\n"
+                )
+            }
+        ),
+        error="Dbt.ModelError",
+        says=("RuntimeError",),
+        silent=("Traceback", "\x1b", "\x07", "\ud83d"),
+    ),
+    Situation(
+        "an event that dbt cannot serialise, of a model that fails",
+        project({**GOOD, "models/broken.sql": "{{ config(meta={'by': {1: 'a', true: 2}}) }} select no_such_column from {{ ref('good') }}"}),
+        error="Dbt.ModelError",
+        statuses={"good": "success", "broken": "error"},
+        says=("1 of 2 nodes failed: model.tiny.broken", "no_such_column"),
+    ),
+    Situation(
+        "more failing rows than an int32 holds",
+        project(
+            {
+                "tests/many.sql": "{{ config(fail_calc='max(n)') }} select 3000000000::bigint as n",
+                "models/good.sql": "select 1 as id",
+            }
+        ),
+        error="Dbt.TestFailure",
+        statuses={"many": "fail", "good": "success"},
+        says=("1 of 1 tests failed", "3000000000"),
+    ),
+    Situation(
+        "an id of a test that is longer than any key",
+        project(
+            {
+                **GOOD,
+                "models/m.yml": _SCHEMA_OF_GOOD.format(
+                    tests="{accepted_values: {arguments: {values: " + str([f"country_{i:03d}_ü" for i in range(249)]) + "}}}"
+                ),
+            }
+        ),
+        error="Dbt.TestFailure",
+        statuses={"good": "success"},
+        says=("1 of 1 tests failed",),
+    ),
+    Situation(
+        "an owner who is hostile, of a model that fails",
+        project(
+            {
+                **GOOD,
+                "models/broken.sql": (
+                    "{{ config(meta={'owner': '<script>alert(1)</script>\u202e\x1b[2J' ~ 'x' * 5000}) }} select no_such_column"
+                ),
+            }
+        ),
+        error="Dbt.ModelError",
+        statuses={"broken": "error"},
+        silent=("Traceback", "<script>"),
+    ),
+    Situation(
+        "a hook of a model that fails",
+        project({**GOOD, "models/a.sql": "{{ config(post_hook='grant select on {{ this }} to nobody_there') }} select 1 as id"}),
+        error="Dbt.ModelError",
+        statuses={"good": "success", "a": "error"},
+        says=("model.tiny.a",),
+    ),
+    Situation(
+        "a test that warns",
+        project(
+            {
+                **GOOD,
+                "models/m.yml": _SCHEMA_OF_GOOD.format(tests="{accepted_values: {arguments: {values: [2]}, config: {severity: warn}}}"),
+            }
+        ),
+        statuses={"good": "success", "accepted_values_good_id__2": "warn"},
+    ),
+    Situation(
+        "nothing but disabled models",
+        project({"models/off.sql": "{{ config(enabled=false) }} select 1"}),
+        error="Dbt.NothingSelected",
+        says=("selected no node",),
+    ),
+    Situation(
+        "a selection by a method that dbt does not have",
+        project(GOOD),
+        commands=("build --select nonsense:good",),
+        error="Dbt.InvalidRequest",
+        says=("nonsense",),
+    ),
+    Situation(
+        "a comparison with a release, of a run that has none",
+        project(GOOD),
+        commands=("build --select state:modified",),
+        error="Dbt.CompilationError",
+        says=("state",),
+    ),
+    Situation(
+        "an incremental model whose columns have changed, with full refresh",
+        project(
+            {
+                "models/a.sql": (
+                    "{{ config(materialized='incremental', on_schema_change='fail') }}"
+                    " select 1 as id {% if var('more', false) %}, 2 as more{% endif %}"
+                )
+            }
+        ),
+        commands=("run", "build"),
+        full_refresh=True,
+        vars={"more": True},
+        statuses={"a": "success"},
+    ),
+    Situation(
+        "an incremental model whose columns have changed",
+        project(
+            {
+                "models/a.sql": (
+                    "{{ config(materialized='incremental', on_schema_change='fail') }}"
+                    " select 1 as id {% if is_incremental() %}, 2 as more{% endif %}"
+                )
+            }
+        ),
+        commands=("run", "build"),
+        error="Dbt.ModelError",
+        statuses={"a": "error"},
+        says=("out of sync",),
+    ),
+    Situation(
+        "a semantic model without a time spine",
+        project(
+            {
+                **GOOD,
+                "models/m.yml": (
+                    "semantic_models: [{name: goods, model: ref('good'), defaults: {agg_time_dimension: day},"
+                    " entities: [{name: good, type: primary, expr: id}],"
+                    " dimensions: [{name: day, type: time, type_params: {time_granularity: day}}],"
+                    " measures: [{name: n, agg: count, expr: id}]}]"
+                ),
+            }
+        ),
+        error="Dbt.CompilationError",
+        says=("time spine",),
+    ),
+    Situation(
+        "a materialization that the adapter does not have",
+        project({"models/a.sql": "{{ config(materialized='no_such_materialization') }} select 1 as id"}),
+        error="Dbt.ModelError",
+        says=("no_such_materialization",),
+    ),
+    Situation(
+        "a macro that never stops calling itself",
+        project({**GOOD, "macros/m.sql": "{% macro again() %}{{ again() }}{% endmacro %}", "models/a.sql": "select {{ again() }}"}),
+        error="Dbt.CompilationError",
+        silent=("Traceback", "bug"),
+    ),
+    Situation(
+        "division by zero in Jinja",
+        project({**GOOD, "models/a.sql": "{% if execute %}{{ 1 / 0 }}{% endif %} select 1 as id"}),
+        error="Dbt.ModelError",
+        statuses={"good": "success", "a": "error"},
+        says=("division by zero",),
+    ),
+    Situation(
+        "an exposure of a model that failed",
+        project(
+            {**BROKEN, **GOOD, "models/m.yml": "exposures: [{name: board, type: dashboard, owner: {name: a}, depends_on: [ref('broken')]}]"}
+        ),
+        error="Dbt.ModelError",
+        statuses={"broken": "error", "good": "success"},
+        says=("1 of ",),
+    ),
+    Situation(
+        "ten thousand warnings",
+        project({"models/loud.sql": "{% for i in range(10000) %}{% do exceptions.warn('warning ' ~ i) %}{% endfor %} select 1 as id"}),
+        statuses={"loud": "success"},
+    ),
+    Situation(
+        "a file of the project that is empty",
+        project({**GOOD, "models/m.yml": "", "macros/empty.sql": "", "models/docs.md": ""}),
+        statuses={"good": "success"},
+    ),
+    Situation(
+        "a model of two statements",
+        project({**GOOD, "models/two.sql": "select 1 as id; select 2 as id"}),
+        error="Dbt.ModelError",
+        statuses={"good": "success", "two": "error"},
+    ),
+)
+
+# Two models that wait for each other's lock, once: the sequence remembers that both have come as far as their first one.
+DEADLOCK: Mapping[str, str | bytes] = project(
+    {
+        "models/left.sql": "{{ config(materialized='table') }} select {{ target.schema }}.meet(1, 2) as id",
+        "models/right.sql": "{{ config(materialized='table') }} select {{ target.schema }}.meet(2, 1) as id",
+        "macros/meet.sql": """
+{% macro meet() %}
+create sequence if not exists {{ target.schema }}.arrived;
+create or replace function {{ target.schema }}.meet(mine bigint, other bigint) returns integer as $$
+begin
+  perform pg_advisory_xact_lock(mine);
+  perform nextval('{{ target.schema }}.arrived');
+  while (select last_value from {{ target.schema }}.arrived) < 2 loop perform pg_sleep(0.01); end loop;
+  perform pg_advisory_xact_lock(other);
+  return 1;
+end $$ language plpgsql volatile;
+{% endmacro %}
+""",
+    },
+    'on-run-start: ["{{ meet() }}"]\n',
 )

@@ -32,6 +32,14 @@ _HARMLESS = frozenset(
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 _ENDPOINTS = "AWS_ENDPOINT_URL"
 _LOOPBACK = "127.0.0.1"
+# Places that the runner alone decides and gives dbt only where a run has them. A variable would lead dbt to another release's state than
+# the outcome names, or to a parse that an earlier run has left; without the comparison of files, dbt reads none of the project at all. Each
+# flag of dbt is read from these two prefixes.
+_PLACES = frozenset(
+    prefix + name
+    for prefix in ("DBT_", "DBT_ENGINE_")
+    for name in ("ARTIFACT_STATE_PATH", "DEFER_STATE", "PARTIAL_PARSE_FILE_DIFF", "PARTIAL_PARSE_FILE_PATH", "RECORD_TIMING_INFO", "STATE")
+)
 
 
 # Those of the names above that hold a secret themselves: as plain variables on Lambda, where ECS has an address.
@@ -44,13 +52,15 @@ def control_secrets(own: Mapping[str, str]) -> list[str]:
 
 
 def worker_environment(own: Mapping[str, str], work: Path) -> dict[str, str]:
-    """The worker's environment variables: the container's own, less everything that belongs to the control role.
+    """The worker's environment variables: the container's own, less the control role's and those that would lead dbt elsewhere.
 
     Args:
         own: the supervisor's environment.
         work: the attempt's folder, which becomes HOME, because the root file system may be read-only.
     """
-    environment = {key: value for key, value in own.items() if not key.startswith(_CONTROL_PREFIXES) or _is_harmless(key)}
+    environment = {
+        key: value for key, value in own.items() if key not in _PLACES and (not key.startswith(_CONTROL_PREFIXES) or _is_harmless(key))
+    }
     environment.update(
         HOME=str(work),
         DBT_SEND_ANONYMOUS_USAGE_STATS="false",

@@ -284,8 +284,10 @@ def _failed_command(failed: CommandResult, text: str, nodes: Sequence[NodeResult
     said = _shortened(failed.exception.message)
     if of_nodes is None or verdict.kind in _NOT_OF_THE_PROJECT:
         return verdict.kind, f"{text!r}: {said}", verdict.why
+    if _repeats(said, nodes):
+        return _failed_nodes(nodes, warehouse, _NODE_REASON) or of_nodes
     kind, message, why = of_nodes
-    return (kind, message, why) if _repeats(said, nodes) else (kind, f"{message}; then {text!r}: {said}", f"{why}; then {verdict.why}")
+    return kind, f"{message}; then {text!r}: {said}", f"{why}; then {verdict.why}"
 
 
 def _repeats(said: str, nodes: Sequence[NodeResult]) -> bool:

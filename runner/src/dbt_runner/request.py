@@ -55,6 +55,9 @@ _OWNED_FLAGS = frozenset(
         "--deprecated-state",
         "-o",
         "--partial-parse-file-path",
+        # Without the comparison dbt reads no file of the project.
+        "--partial-parse-file-diff",
+        "--no-partial-parse-file-diff",
         "--record-timing-info",
         "-r",
         "--log-format",

@@ -64,15 +64,15 @@ _PARSE_EVENTS = frozenset({"PartialParsingEnabled", "UnableToPartialParse", "Par
 # What dbt and its adapters allocate stays, by far the most of it: looking for garbage less often saves a tenth of a step's processor time
 # and costs 5 % of its memory. https://docs.python.org/3/library/gc.html#gc.set_threshold
 GC_THRESHOLDS = (50_000, 20, 100)
-# dbt's own logging costs a third of a warm run and says nothing that the events do not say.
+# A project's own flags decide neither what the audit has nor what is logged: words of a command win over its flags and over variables.
+# dbt's own logging costs a third of a warm run and says nothing that the events do not say. All other flags are the project's choice
+# (docs/operations.md), the check of the dbt version that it requires among them.
 _QUIET = (
     "--log-level",
     "none",
     "--log-level-file",
     "none",
     "--no-use-colors",
-    "--no-version-check",
-    # A project's own flags decide neither what the audit has nor what is logged.
     "--write-json",
     "--no-debug",
     "--no-send-anonymous-usage-stats",
