@@ -78,7 +78,7 @@ module "dbt" {
   # A conditional wants one type of both branches, which two sets of environments never have; as JSON they do.
   environments = jsondecode(var.environments == null ? jsonencode(local.default_environments) : jsonencode(var.environments))
 
-  # The emulator knows no saved queries.
+  # They are for AWS's console, which the emulator does not have.
   observability = { saved_queries = false }
 
   # Nothing to keep. Without a rule there is no lifecycle, for which the provider would wait a minute.

@@ -27,6 +27,7 @@ SOMETIMES = {
     "release",
     "resumed_from",
     "resumes",
+    "resumed_releases",
     "schema_suffix",
     "error",
     "cause",

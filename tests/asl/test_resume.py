@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,70 @@ def test_chain_of_runs_is_kept(cloud: Cloud) -> None:
     leave(cloud, resumes=json.dumps(["second", "first"]))
     record = assert_succeeded(cloud, cloud.run(RESUME))
     assert json.loads(record["resumes"]["S"]) == [OTHER_RUN, "second", "first"]
+
+
+def test_releases_of_the_chain_are_kept_beside_it(cloud: Cloud) -> None:
+    leave(cloud, resumes=json.dumps(["second", "first"]))
+    record = assert_succeeded(cloud, cloud.run(RESUME))
+    assert json.loads(record["resumed_releases"]["S"]) == ["1.3.9"] * 3, "a record from before says nothing: it had one release"
+
+
+def test_run_is_resumed_on_the_current_release_with_all_of_its_steps(cloud: Cloud) -> None:
+    """What of a step is left is for the runner to say, which can compare the releases."""
+    leave(
+        cloud,
+        result("freshness"),
+        result("build", "FAILED", error="Dbt.ModelError"),
+        resumes=json.dumps(["first"]),
+        resumed_releases=json.dumps(["1.3.8"]),
+    )
+    record = assert_succeeded(cloud, cloud.run({**RESUME, "release": "current"}))
+    assert places(cloud) == [HEALTH, FRESHNESS, BUILD, DOCS]
+    assert record["release"]["S"] == "1.4.2"
+    assert (json.loads(record["resumes"]["S"]), json.loads(record["resumed_releases"]["S"])) == ([OTHER_RUN, "first"], ["1.3.9", "1.3.8"])
+    request = json.loads(record["request"]["S"])
+    assert (request["steps"], request["vars"], request["full_refresh"]) == (STEPS, '{"day":"yesterday"}', True)
+
+
+def test_where_its_release_is_current_a_resume_on_the_current_one_is_any_resume(cloud: Cloud) -> None:
+    leave(cloud, result("freshness"), result("build", "FAILED", error="Dbt.ModelError"))
+    cloud.promote("1.3.9")
+    assert_succeeded(cloud, cloud.run({**RESUME, "release": "current"}))
+    assert places(cloud) == [HEALTH, BUILD, DOCS]
+
+
+def test_resume_on_the_current_release_is_no_override(cloud: Cloud) -> None:
+    leave(cloud, result("build", "FAILED", error="Dbt.ModelError"))
+    cloud.configure(requests={"steps": False, "inline": False, "operations": [], "overrides": False})
+    assert_succeeded(cloud, cloud.run({**RESUME, "release": "current"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"release": "1.4.2"}, "Dbt.InvalidRequest", "and release, which may only be current"),
+        ({"release": None}, "Dbt.InvalidRequest", "release"),
+        ({"release": "current", "vars": {}}, "Dbt.InvalidRequest", "leave out vars"),
+    ],
+)
+def test_resume_takes_no_release_but_the_current_one(cloud: Cloud, changes: dict[str, Any], error: str, says: str) -> None:
+    leave(cloud)
+    record = assert_failed(cloud, cloud.run({**RESUME, **changes}), error)
+    assert says in record["cause"]["S"] and cloud.started == []
+
+
+@pytest.mark.parametrize("attributes", [{"release": f"ci-{'0' * 32}"}, {"request": json.dumps({"steps": STEPS, "defer_to": "1.3.0"})}])
+def test_what_compares_with_a_release_is_not_resumed_on_another(cloud: Cloud, attributes: dict[str, str]) -> None:
+    cloud.configure(slim_ci={"state_target": "prod", "schema_suffixes": None})
+    leave(cloud, **attributes)
+    record = assert_failed(cloud, cloud.run({**RESUME, "release": "current"}), "Dbt.InvalidRequest")
+    assert "compares with another release" in record["cause"]["S"] and cloud.started == []
+
+
+def test_nothing_is_resumed_on_the_current_release_where_there_is_none(cloud: Cloud) -> None:
+    leave(cloud)
+    cloud.promote(None)
+    assert_failed(cloud, cloud.run({**RESUME, "release": "current"}), "Dbt.ReleaseNotFound")
 
 
 def test_run_that_was_aborted_told_of_no_step_and_is_resumed_with_all_of_them(cloud: Cloud) -> None:

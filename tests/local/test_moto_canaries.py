@@ -437,3 +437,38 @@ def _(world: World) -> None:
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
     with pytest.raises(ClientError):
         s3.get_object(Bucket=bucket, Key="k")
+
+
+@check("core.unknown-actions")
+def _(world: World) -> None:
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: world.client("logs").associate_kms_key(logGroupName="x", kmsKeyId="arn:aws:kms:eu-central-1:123456789012:key/1"),  # JSON
+        lambda: world.client("cloudwatch").put_anomaly_detector(Namespace="x", MetricName="x", Stat="Sum"),  # a query
+        lambda: world.client("ec2").describe_fast_snapshot_restores(),  # EC2's own
+    )
+    for call in calls:
+        with pytest.raises(ClientError) as raised:
+            call()
+        answer = raised.value.response
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 400, answer
+        assert answer["Error"]["Code"] == "InvalidAction"
+        assert f"the embedded AWS lacks {raised.value.operation_name}" in re.sub(r"\w+:", "", answer["Error"]["Message"], count=1)
+
+
+@check("logs.query-definitions")
+def _(world: World) -> None:
+    logs, name = world.client("logs"), world.name("query")
+    saved = logs.put_query_definition(name=name, queryString="fields @message", logGroupNames=["a"])["queryDefinitionId"]
+    logs.put_query_definition(name=name, queryString="stats count(*)", queryDefinitionId=saved)
+    [found] = logs.describe_query_definitions(queryDefinitionNamePrefix=name)["queryDefinitions"]
+    assert (found["queryDefinitionId"], found["queryString"], "logGroupNames" in found) == (saved, "stats count(*)", False)
+    assert logs.delete_query_definition(queryDefinitionId=saved)["success"]
+    assert logs.describe_query_definitions(queryDefinitionNamePrefix=name)["queryDefinitions"] == []
+
+
+@check("athena.no-tags")
+def _(world: World) -> None:
+    athena, name = world.client("athena"), world.name("workgroup")
+    athena.create_work_group(Name=name)
+    arn = f"arn:aws:athena:us-east-1:123456789012:workgroup/{name}"
+    assert athena.list_tags_for_resource(ResourceARN=arn)["Tags"] == []

@@ -254,3 +254,34 @@ def test_our_own_errors_pass_through() -> None:
     with pytest.raises(TypedError) as raised, aws.aws_errors():
         raise ours
     assert raised.value is ours
+
+
+DAMAGE: dict[str, dict[str, Any]] = {
+    "no digest": {"digest": None},
+    "a digest that is none": {"digest": "abc"},
+    "a number for a text": {"project": 7},
+    "a time that is none": {"published_at": 7},
+    "another version": {"version": "9.9"},
+    "a text for a number": {"size": "many"},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_release_hides_no_other(settings: Store, tmp_path: Path, damage: dict[str, Any]) -> None:
+    for version in ("1.0", "1.1"):
+        release.commit(settings, candidate(tmp_path / version, version=version))
+    item = settings.get("RELEASE#1.0", "META")
+    assert item is not None
+    settings.put({name: value for name, value in {**item, **damage}.items() if value is not None})
+    result = invoke("list", "-e", "prod")
+    assert (result.exit_code, [line.split()[0] for line in result.stdout.splitlines()]) == (0, ["VERSION", "1.1"])
+    assert result.stderr.startswith("warning: release 1.0 is damaged: ")
+    assert [meta["version"] for meta in json.loads(invoke("list", "--json").stdout)] == ["1.1"]
+
+
+def test_a_damaged_pointer_hides_no_release(settings: Store, tmp_path: Path) -> None:
+    release.commit(settings, candidate(tmp_path / "1.0", version="1.0"))
+    settings.put({"pk": pointer_pk("prod"), "sk": CURRENT_RELEASE, "version": "1.0"})
+    result = invoke("list", "-e", "prod")
+    assert (result.exit_code, [line.split()[0] for line in result.stdout.splitlines()]) == (0, ["VERSION", "1.0"])
+    assert result.stderr.startswith(f"warning: the item {CURRENT_RELEASE} of")

@@ -141,6 +141,7 @@ RUN = record(
     full_refresh={"type": "boolean"},
     artifacts={"type": ["string", "null"], "pattern": "^s3://"},
     resumed_from=TEXT_OR_NULL,
+    resumed_runs={"type": "integer"},
     defer_to=TEXT_OR_NULL,
     schema_suffix=TEXT_OR_NULL,
     release_digest=TEXT_OR_NULL,
@@ -159,7 +160,7 @@ DETAIL = record(
             commands=list_of({"type": "object"}), artifacts=list_of(record(key=TEXT, sha256=TEXT, bytes={"type": "integer"})),
             started_at=TIME_OR_NULL, ended_at=TIME_OR_NULL, seconds=NUMBER, peak_memory_mib={"type": ["integer", "null"]},
             versions={"type": "object"}, compute=TEXT_OR_NULL, parse={"type": "object"}, release={"type": "object"}, image=TEXT_OR_NULL,
-            unpublished=list_of(TEXT), left_out=list_of(TEXT),
+            unpublished=list_of(TEXT), left_out=list_of(TEXT), warnings=list_of({"type": "object"}),
             fault=TEXT_OR_NULL, state={"type": "object"},
         )
     ),

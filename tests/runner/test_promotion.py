@@ -12,7 +12,7 @@ import botocore.exceptions
 import pytest
 
 from dbt_runner import promotion, release
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, RUNNER_ERROR
+from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, RUNNER_ERROR, ErrorKind
 from dbt_runner.store import CURRENT_RELEASE, PROMOTION_PREFIX, Item, Store, pointer_pk, release_key
 from runner.releases import ALICE, BOB, candidate, refused
 
@@ -133,18 +133,23 @@ def test_each_move_leaves_a_row_for_good(two_releases: Store) -> None:
     assert promotion_rows(two_releases) == [{**record, "environment": "prod"} for record in promotions(two_releases)]
 
 
-def test_a_move_whose_row_is_lost_says_so_and_the_same_again_writes_it(two_releases: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "kind"), [("AccessDenied", ACCESS_DENIED), ("InternalError", RUNNER_ERROR)])
+def test_a_move_whose_row_is_lost_says_so_and_the_same_again_writes_it(
+    two_releases: Store, monkeypatch: pytest.MonkeyPatch, code: str, kind: ErrorKind
+) -> None:
     write = Store.upload_new
 
     def refuse(store: Store, body: bytes, key: str) -> None:
         if not key.startswith("audit/"):
             return write(store, body, key)
-        raise botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+        raise botocore.exceptions.ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "upload_new", refuse)
-        message = refused(RUNNER_ERROR, lambda: promotion.promote(two_releases, "prod", "1.0", by=ALICE, reason=None))
-    assert "prod runs 1.0 from the next run on" in message and "do the same again" in message
+        message = refused(kind, lambda: promotion.promote(two_releases, "prod", "1.0", by=ALICE, reason=None))
+        again = refused(kind, lambda: promotion.promote(two_releases, "prod", "1.0", by=BOB, reason=None))
+    assert message.startswith("prod runs 1.0 from the next run on, but ") and "do the same again" in message
+    assert again.startswith("prod runs 1.0 already, but ") and "do the same again" in again
     assert current(two_releases)["version"] == "1.0" and promotion_rows(two_releases) == []
     assert not promotion.promote(two_releases, "prod", "1.0", by=BOB, reason=None).changed
     assert [row["promoted_by"] for row in promotion_rows(two_releases)] == [ALICE]

@@ -135,7 +135,7 @@ def test_a_version_that_is_retired_never_comes_back_and_a_pull_requests_tree_may
         assert "release old is retired since" in refused(RELEASE_NOT_FOUND, call)
     again = candidate(tmp_path / "again", "select 'old'", version="old")
     assert "retired" in refused(INVALID_REQUEST, lambda: release.published(store, "old", again.bundle))
-    assert [found.version for found in release.catalog(store)] == ["newest"]
+    assert [found.version for found in release.catalog(store).releases] == ["newest"]
     # Not even by a publisher who has replaced the item: its description stays and cannot be overwritten.
     store.delete(release_pk("old"), RELEASE_META)
     other = candidate(tmp_path / "other", "select 'other'", version="old")

@@ -28,6 +28,7 @@ from dbt_runner.events import (
     ParseNotHeld,
     Secret,
     StepReport,
+    Warned,
     WorkerSpec,
 )
 from dbt_runner.intake import Intake
@@ -49,9 +50,13 @@ values = st.recursive(
     st.one_of(texts, numbers), lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)), max_leaves=6
 )
 NAMES = sorted(
-    {field.name for kind in (NodeResult, Batch, CommandResult, Parsed, LogLine, Secret, Failure) for field in dataclasses.fields(kind)}
+    {
+        field.name
+        for kind in (NodeResult, Batch, CommandResult, Parsed, LogLine, Warned, Secret, Failure)
+        for field in dataclasses.fields(kind)
+    }
 )
-KINDS = ("NodeResult", "CommandResult", "CommandStarted", "Parsed", "ParseNotHeld", "LogLine", "Secret", "Finished")
+KINDS = ("NodeResult", "CommandResult", "CommandStarted", "Parsed", "ParseNotHeld", "LogLine", "Warned", "Secret", "Finished")
 
 failures = st.builds(
     Failure,
@@ -88,6 +93,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Parsed, indexes, st.lists(texts, max_size=3)),
     st.builds(ParseNotHeld, indexes),
     st.builds(LogLine, st.sampled_from(["info", "warning", "error"]), texts, texts),
+    st.builds(Warned, indexes, texts, texts, st.integers(1, wire.MAX_COUNT)),
     st.builds(Secret, texts),
     st.builds(Finished),
 )
@@ -150,6 +156,9 @@ def test_a_message_of_the_worker_arrives_as_it_was_but_for_what_is_unfit(message
         assert expected["status"] in (fit(message.status), wire.UNKNOWN)
     elif isinstance(message, CommandResult):
         expected["seconds"] = round(message.seconds, 3)
+    elif isinstance(message, Warned):
+        expected["event"] = found.event  # type: ignore[union-attr]  # the same
+        assert expected["event"] in (fit(message.event), wire.UNKNOWN)
     assert fit_tree(dataclasses.asdict(found)) == expected
     assert wire.decode(wire.encode(found)) == found
 

@@ -18,6 +18,7 @@ from typing import Any
 from dbt_runner import release
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.integrity import Check, check_object
+from dbt_runner.runs import LAST, chosen
 from dbt_runner.store import Store, archive_key, archive_prefix, release_key
 
 Row = Mapping[str, Any]
@@ -46,6 +47,30 @@ class Account:
         """Nodes by dbt's status, of the last attempt that ran each."""
         last = {(node["step"], node["unique_id"]): node["status"] for node in self.nodes}
         return dict(sorted(Counter(last.values()).items()))
+
+
+def find(store: Store, environment: str, reference: str) -> str:
+    """The id of the run that somebody means, of those that the long-term audit has.
+
+    Args:
+        reference: a run id, the beginning of one, or `last` for the newest run.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest: there is no such run, or several begin so.
+    """
+    keys = list(store.keys(archive_prefix("runs", environment)))
+    if reference == LAST:
+        # The key has the date; what was first on a day, the rows say.
+        newest = max((key.rpartition("/")[0] for key in keys), default=None)
+        rows = [row for key in keys if key.rpartition("/")[0] == newest for row in _rows(store, key)]
+        if not rows:
+            raise TypedError(INVALID_REQUEST, f"the long-term audit of environment {environment} has no runs yet")
+        return str(max(rows, key=lambda row: str(row["started_at"]))["run_id"])
+    names = [key.rpartition("/")[2].removesuffix(".jsonl") for key in keys]
+    found = chosen(names, reference)
+    if found is None:
+        raise TypedError(INVALID_REQUEST, f"the long-term audit of environment {environment} has no run {reference}")
+    return found
 
 
 def read(store: Store, environment: str, run_id: str) -> Account:

@@ -18,6 +18,7 @@ from dbt_runner import (
     archive,
     artifacts,
     audit,
+    carry_over,
     claim,
     deferral,
     diagnosis,
@@ -177,6 +178,10 @@ class Attempt:
             self._release = admission.admit(self._store, asked, asked.release, "release")
             fetched = self._compute.fetch(self._store, asked.release, work / "project")
             admission.require_same(self._release, fetched)
+            if asked.is_on_another_release:
+                carried = carry_over.read(self._store, asked, step.commands, fetched.project, work / "resumed", log)
+                earlier = resume.read(self._store, asked, step.commands, carried)
+                self._report = resume.merge(StepReport(), earlier)
             target = work / "target"
             target.mkdir()
             cache = ParseCache(self._hasty_store, asked, fetched, profile.of_run(asked), target, log, self._mask)
@@ -290,6 +295,7 @@ class Attempt:
             state=self._state,
             image=image.digest(self._environment),
             node_rows=rows.prepare(self._nodes.items if self._nodes else ()),
+            warnings=self._report.warnings,
             left_out=[
                 *(self._nodes.left_out if self._nodes else ()),
                 *self._report.left_out,

@@ -17,6 +17,7 @@ from dbt_runner.request import AttemptKey
 from dbt_runner.store import Item, Store, StoredObject
 from dbt_runner.store.attribute_values import marshal
 from dbt_runner.texts import fit
+from dbt_runner.warning_tally import MAX_WARNINGS, DbtWarning
 from dbt_runner.wire import UNKNOWN
 
 _MAX_OWNER = 200
@@ -26,6 +27,7 @@ _MAX_OUTCOME_COMMAND = 1000
 _MAX_OUTCOME_ID = 2000
 _MAX_STATUSES = 20
 _MAX_LEFT_OUT, _MAX_LEFT_OUT_TEXT = 20, 300
+_MAX_WARNING_TEXT = 600
 # With its types, as DynamoDB answers it and the state machine reads it. https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 _MAX_OUTCOME = 262_144 - 4_096
 
@@ -42,6 +44,7 @@ class Evidence:
         image: digest of the image that ran it; None where nothing knows it.
         parse: whether dbt started from the parse cache, and why not; empty when it came to no parse.
         left_out: what the worker told or left that was not taken, one text each.
+        warnings: what dbt warned of.
         node_rows: where the long-term audit has the nodes that this attempt ran; None where it ran none.
     """
 
@@ -60,6 +63,7 @@ class Evidence:
     image: str | None = None
     node_rows: StoredObject | None = None
     left_out: Sequence[str] = ()
+    warnings: Sequence[DbtWarning] = ()
     concerns: Mapping[str, Concern] = field(default_factory=dict)
 
 
@@ -95,10 +99,15 @@ def outcome_item(key: AttemptKey, claim: Claim, outcome: Outcome, evidence: Evid
         "parse": {name: _cut(text) for name, text in evidence.parse.items()} or None,
         "node_rows": asdict(evidence.node_rows) if evidence.node_rows else None,
         "left_out": [_cut(text, _MAX_LEFT_OUT_TEXT) for text in evidence.left_out[:_MAX_LEFT_OUT]] or None,
+        "warnings": [
+            {"event": warning.event, "text": _cut(warning.text, _MAX_WARNING_TEXT), "count": warning.count}
+            for warning in evidence.warnings[: MAX_WARNINGS + 1]
+        ]
+        or None,
     }
     if outcome_size(item) > _MAX_OUTCOME:
         # The limits of its parts add up to less, so this is a part without one. What ends the step stays, and says so.
-        item |= {"failures": [], "commands": [], "artifacts": [], "left_out": ["the rest of the outcome: it is too long"]}
+        item |= {"failures": [], "commands": [], "artifacts": [], "warnings": None, "left_out": ["the rest of the outcome: it is too long"]}
     return item
 
 

@@ -35,7 +35,8 @@ def check_overrides(environment: EnvironmentConfig, document: Mapping[str, Any])
     Raises:
         TypedError: Dbt.InvalidRequest, naming the first such field.
     """
-    if environment.requests.overrides:
+    # A resume takes everything from the run that it resumes. The release that is current is what any job runs.
+    if environment.requests.overrides or "resume" in document:
         return
     for field in OVERRIDES:
         if field in document:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbt_runner.masking import Mask
 from dbt_runner.texts import without_middle
+
+if TYPE_CHECKING:
+    from dbt_runner.warning_tally import DbtWarning
 
 # Statuses as dbt names them. https://docs.getdbt.com/reference/artifacts/run-results-json
 ERROR_STATUSES = frozenset({"error", "runtime error", "partial success"})
@@ -21,7 +24,7 @@ BAD_STATUSES = ERROR_STATUSES | FAIL_STATUSES
 DONE_STATUSES = frozenset({"success", "pass", "warn", "no-op"})
 # Characters that the supervisor keeps of what the worker tells. It masks before it cuts. The middle of a long text is left out: a
 # traceback has its reason at its end.
-MAX_MESSAGE, MAX_FAILURE, MAX_CAUSE, MAX_RELATION, MAX_LOG_LINE = 16_384, 4_000, 500, 2_000, 100_000
+MAX_MESSAGE, MAX_FAILURE, MAX_CAUSE, MAX_RELATION, MAX_LOG_LINE, MAX_WARNING = 16_384, 4_000, 500, 2_000, 100_000, 1_000
 # Of a microbatch model: batches, those of them with a message, and characters of each message. A thousand batches are about 110 KB of
 # an item; six weeks of hours, or almost three years of days.
 MAX_BATCHES, MAX_BATCH_MESSAGES, MAX_BATCH_MESSAGE = 1_000, 100, 300
@@ -170,6 +173,21 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """A warning of dbt's that is about no result of a node.
+
+    Attributes:
+        event: dbt's name of its kind.
+        text: empty where dbt only counts the kind.
+    """
+
+    command: int
+    event: str
+    text: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Secret:
     """What a driver made of its credentials, told before anything can write it. It goes into the mask, and nowhere else."""
 
@@ -255,7 +273,7 @@ def kept_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
     return [*ordered[:MAX_BATCH_MESSAGES], *(replace(batch, message="") for batch in ordered[MAX_BATCH_MESSAGES:])]
 
 
-Message = NodeResult | CommandResult | CommandStarted | Parsed | ParseNotHeld | LogLine | Secret | Finished
+Message = NodeResult | CommandResult | CommandStarted | Parsed | ParseNotHeld | LogLine | Warned | Secret | Finished
 
 
 def masked(message: Message, mask: Mask) -> Message:
@@ -272,6 +290,8 @@ def masked(message: Message, mask: Mask) -> Message:
         return replace(message, reasons=[mask.text(reason)[:MAX_CAUSE] for reason in message.reasons])
     if isinstance(message, LogLine):
         return replace(message, message=without_middle(mask.text(message.message), MAX_LOG_LINE))
+    if isinstance(message, Warned):
+        return replace(message, text=without_middle(mask.text(message.text), MAX_WARNING))
     return message
 
 
@@ -297,6 +317,7 @@ class StepReport:
         killed: the worker did not react and was killed by the supervisor.
         parsed: how the first command that came that far read the project.
         left_out: what of the worker's messages and output was not taken, in words; a short list.
+        warnings: what dbt warned of, each once; a short list.
         memory_limit_mib, oom_kills: as `dbt_runner.memory` tells; None where the kernel does not.
     """
 
@@ -313,3 +334,4 @@ class StepReport:
     memory_limit_mib: int | None = None
     oom_kills: int | None = None
     left_out: list[str] = field(default_factory=list)
+    warnings: Sequence[DbtWarning] = ()

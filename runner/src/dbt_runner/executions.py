@@ -73,7 +73,8 @@ def unrecorded(config: EnvironmentConfig, execution: Execution) -> Run:
         job=text_or_none(request.get("job")),
         trigger=text_or_none(request.get("trigger")),
         reason=text_or_none(request.get("reason")),
-        release=text_or_none(request.get("release")),
+        # Beside resume it is the word current: the version will stand in the record.
+        release=None if "resume" in request else text_or_none(request.get("release")),
         resumed_from=text_or_none(request.get("resume")),
         **asked(request),
     )

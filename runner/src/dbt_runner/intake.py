@@ -22,11 +22,13 @@ from dbt_runner.events import (
     ParseNotHeld,
     Secret,
     StepReport,
+    Warned,
     WorkerSpec,
     masked,
 )
 from dbt_runner.masking import Mask
 from dbt_runner.texts import fit, without_middle
+from dbt_runner.warning_tally import DbtWarning, WarningTally
 from dbt_runner.wire import UNKNOWN, decode
 
 # The largest projects that are known have some 10,000 nodes. A node may have a result in each command.
@@ -63,6 +65,7 @@ class Intake:
         self._secrets: set[str] = set()
         self._secret_characters = 0
         self._refused: Counter[str] = Counter()
+        self._warnings = WarningTally()
 
     def take(self, line: bytes) -> Message | None:
         """The message of a line as it is believed, which the report has by now; None where there is nothing to do about it."""
@@ -101,6 +104,10 @@ class Intake:
         """What was not taken, as an outcome says it."""
         return [f"{number} {what}" for what, number in sorted(self._refused.items())]
 
+    def warnings(self) -> tuple[DbtWarning, ...]:
+        """What dbt warned of."""
+        return self._warnings.warnings()
+
     def count(self, what: str, number: int) -> None:
         """Counts what was dropped elsewhere."""
         if number:
@@ -133,7 +140,7 @@ class Intake:
             if not self._running or message.index != self._started:
                 return False
             self._running = False
-        elif isinstance(message, NodeResult):
+        elif isinstance(message, (NodeResult, Warned)):
             # Also after the command's end: a thread of dbt may come to its own end later than an interrupted command.
             return message.command == self._started
         elif isinstance(message, Parsed):
@@ -158,6 +165,8 @@ class Intake:
             if report.parsed is not None or self._results:
                 return None
             report.parsed = message
+        elif isinstance(message, Warned):
+            self._warnings.add(message)
         elif isinstance(message, LogLine):
             return message if self.may_log(len(message.message)) else None
         elif isinstance(message, Finished):

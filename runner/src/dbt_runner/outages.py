@@ -43,6 +43,16 @@ def is_outage(exc: BaseException) -> bool:
     return isinstance(exc, (ConnectionError, HTTPClientError, MetadataRetrievalError, TimeoutError))
 
 
+def is_refusal(exc: BaseException) -> bool:
+    """Whether AWS refused the caller."""
+    from botocore.exceptions import ClientError
+
+    if not isinstance(exc, ClientError):
+        return False
+    code: str = exc.response.get("Error", {}).get("Code", "")
+    return code.startswith("AccessDenied") or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403
+
+
 def typed(exc: Exception) -> TypedError | None:
     """What an exception of AWS's clients means for the attempt; None where nothing is known of it.
 
@@ -52,10 +62,9 @@ def typed(exc: Exception) -> TypedError | None:
 
     if is_outage(exc):
         return TypedError(INTERRUPTED, f"AWS did not answer for too long: {exc}", f"{type(exc).__name__} again and again")
-    if isinstance(exc, ClientError):
+    if isinstance(exc, ClientError) and is_refusal(exc):
         code = exc.response.get("Error", {}).get("Code", "")
-        if code.startswith("AccessDenied") or exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403:
-            return TypedError(ACCESS_DENIED, f"AWS refuses the task role: {exc}", f"{code} of {exc.operation_name}")
+        return TypedError(ACCESS_DENIED, f"AWS refuses the task role: {exc}", f"{code} of {exc.operation_name}")
     return None
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dbt_runner import config, integrity, pins, release
-from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
+from dbt_runner import config, integrity, outages, pins, release
+from dbt_runner.errors import ACCESS_DENIED, INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import (
     CURRENT_RELEASE,
     PROMOTION_PREFIX,
@@ -88,7 +88,7 @@ def promote(store: Store, environment: str, version: str, *, by: str, reason: st
     Raises:
         TypedError: Dbt.ReleaseNotFound, Dbt.ReleaseCorrupt, Dbt.RunnerError (no such environment), Dbt.InvalidRequest for a pull
             request's release, for one of another project, and when another caller moved the pointer at the same time. Nothing was
-            changed. Dbt.RunnerError, too, when the pointer was moved, but the long-term audit could not be written.
+            changed. Dbt.AccessDenied or Dbt.RunnerError when the pointer was moved, but the long-term audit could not be written.
     """
     config.load(store, environment)
     return _move(store, environment, version, current(store, environment), by, reason, other_project)
@@ -241,7 +241,8 @@ def _archive(store: Store, promotion: Promotion) -> None:
     """Makes sure that the long-term audit has the row of a move that was made.
 
     Raises:
-        TypedError: Dbt.RunnerError when it cannot be written. The same promotion again writes it.
+        TypedError: Dbt.AccessDenied when the caller may not write it, Dbt.RunnerError when it cannot be written for another reason.
+            The same promotion again writes it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -251,11 +252,14 @@ def _archive(store: Store, promotion: Promotion) -> None:
     except AlreadyThere:
         return
     except (BotoCoreError, ClientError) as exc:
-        raise TypedError(
-            RUNNER_ERROR,
-            f"{promotion.environment} runs {promotion.version} from the next run on, but {key} could not be written: do the same again",
-            why=str(exc),
-        ) from exc
+        runs = f"{promotion.environment} runs {promotion.version} {'from the next run on' if promotion.changed else 'already'}"
+        if outages.is_refusal(exc):
+            raise TypedError(
+                ACCESS_DENIED,
+                f"{runs}, but you may not write {key} of the long-term audit: do the same again with an identity that may",
+                why=str(exc),
+            ) from exc
+        raise TypedError(RUNNER_ERROR, f"{runs}, but {key} could not be written: do the same again", why=str(exc)) from exc
 
 
 def _lost_to(winner: Promotion) -> TypedError:

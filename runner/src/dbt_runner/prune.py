@@ -198,12 +198,13 @@ def _last_move(meta: Item, moves: Iterable[Sequence[Item]]) -> datetime:
 
 
 def _named_by(run: Item) -> set[str]:
-    """The releases that a run needs: its own, and the one that it compares with."""
+    """The releases that a run needs: its own, the one that it compares with, and those of the runs that it resumes."""
     try:
-        request = json.loads(run.get("request", "{}"))
+        request, resumed = json.loads(run.get("request", "{}")), json.loads(run.get("resumed_releases", "[]"))
     except ValueError:
-        request = {}
+        request, resumed = {}, []
     named = {run.get("release"), request.get("defer_to") if isinstance(request, dict) else None}
+    named.update(version for version in (resumed if isinstance(resumed, list) else ()) if isinstance(version, str))
     return {version for version in named if isinstance(version, str)}
 
 

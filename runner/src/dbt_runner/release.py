@@ -111,6 +111,19 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Catalog:
+    """The releases of a deployment.
+
+    Attributes:
+        releases: the newest first.
+        damaged: what is wrong with those whose items cannot be read, by version.
+    """
+
+    releases: tuple[ReleaseMeta, ...]
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Release:
     """A release on this machine's disk: `project` is the folder with dbt_project.yml, its packages installed."""
 
@@ -173,10 +186,17 @@ def find(store: Store, version: str) -> ReleaseMeta:
     return meta
 
 
-def catalog(store: Store) -> list[ReleaseMeta]:
-    """All published releases, the newest first. What a publisher began and did not finish is none."""
-    metas = (_meta(store, version, retired=None) for version in store.folders(RELEASES) if _is_version(version))
-    return sorted((meta for meta in metas if meta), key=lambda meta: meta.published_at, reverse=True)
+def catalog(store: Store) -> Catalog:
+    """All published releases. What a publisher began and did not finish is none."""
+    found, damaged = [], {}
+    for version in store.folders(RELEASES):
+        try:
+            meta = _meta(store, version, retired=None) if _is_version(version) else None
+        except TypedError as exc:
+            damaged[version] = exc.message
+        else:
+            found += [meta] if meta else []
+    return Catalog(tuple(sorted(found, key=lambda meta: meta.published_at, reverse=True)), damaged)
 
 
 def describe(store: Store, version: str) -> Description:

@@ -40,7 +40,7 @@ def difference(before: str, first: Mapping[str, Any], after: str, second: Mappin
         before, after: the releases' versions.
         first, second: their manifests, as dbt wrote them.
     """
-    old, new = _members(first), _members(second)
+    old, new = members(first), members(second)
     changes = ((key, _what(old[key], new[key])) for key in sorted(old.keys() & new.keys()))
     return Difference(
         before=before,
@@ -51,7 +51,8 @@ def difference(before: str, first: Mapping[str, Any], after: str, second: Mappin
     )
 
 
-def _members(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def members(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Everything of a manifest that has a unique_id, by it, less the macros that come with dbt."""
     # The macros of dbt and its adapters come with the runner's image, not with the release. Redshift's adapter stands on Postgres's.
     of_dbt = {"dbt", f"dbt_{manifest['metadata']['adapter_type']}", "dbt_postgres"}
     return {

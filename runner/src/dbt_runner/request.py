@@ -155,6 +155,7 @@ class AttemptRequest:
         artifacts: the prefix of the run's artifacts in the bucket.
         project: the dbt project of the environment when the run began, of which its releases have to be; None where nothing was promoted.
         resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
+        resumed_releases: for each of these the version that it ran.
         step: None for the health check.
         job: None where the run is no job's.
         defer_to: the version of the release whose manifest the commands may compare with and defer to; None where none does.
@@ -174,6 +175,12 @@ class AttemptRequest:
     defer_to: str | None = None
     schema_suffix: str | None = None
     project: str | None = None
+    resumed_releases: Sequence[str] = ()
+
+    @property
+    def is_on_another_release(self) -> bool:
+        """Whether one of the runs that this one resumes had another release."""
+        return any(version != self.release for version in self.resumed_releases)
 
 
 def parse_command(text: str, field: str) -> Command:
@@ -285,13 +292,16 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
     defer_to = _defer_to(plan, steps, key.environment)
     if defer_to is not None:
         admission.check_name(environment, defer_to, "defer_to")
+    resumes, resumed_releases = _resumed(item)
+    for version in resumed_releases:
+        admission.check_name(environment, version, "resume")
     return AttemptRequest(
         key=key,
         config=environment,
         execution=item["execution"],
         release=item["release"],
         artifacts=item["artifacts"],
-        resumes=json.loads(item.get("resumes", "[]")),
+        resumes=resumes,
         step=steps[key.position - 1] if key.position else None,
         vars=variables.of_record(plan),
         full_refresh=plan.get("full_refresh", False),
@@ -299,6 +309,7 @@ def load(store: Store, key: AttemptKey, item: Item) -> AttemptRequest:
         defer_to=defer_to,
         schema_suffix=check_suffix(environment, plan.get("schema_suffix")),
         project=item.get("project"),
+        resumed_releases=resumed_releases,
     )
 
 
@@ -325,6 +336,18 @@ def check_lock(store: Store, request: AttemptRequest) -> str | None:
 def _plan(item: Item) -> Any:
     """The request as the state machine wrote it out. A control character in it is refused where it stands, however it is written."""
     return json.loads(item["request"], strict=False)
+
+
+def _resumed(item: Item) -> tuple[list[str], list[str]]:
+    """The runs that a run resumes, the latest first, and their releases: all the run's own in a record that does not say."""
+    try:
+        runs: list[str] = json.loads(item.get("resumes", "[]"))
+        releases: list[str] = json.loads(item["resumed_releases"]) if "resumed_releases" in item else [item["release"]] * len(runs)
+        if len(runs) != len(releases) or not all(isinstance(each, str) for each in (*runs, *releases)):
+            raise ValueError("not a release for each run")
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise TypedError(RUNNER_ERROR, f"the record of run {item['run_id']} does not say which runs it resumes: start a new run") from exc
+    return runs, releases
 
 
 def check_suffix(environment: config.EnvironmentConfig, suffix: str | None) -> str | None:
@@ -406,7 +429,8 @@ def _schema_error(error: ValidationError) -> TypedError:
         if not field and isinstance(error.instance, Mapping) and "resume" in error.instance:
             return _invalid(
                 "resume",
-                "leave out job, steps, release, vars, full_refresh, defer_to and schema_suffix: they are those of the run that it resumes",
+                "leave out job, steps, vars, full_refresh, defer_to and schema_suffix, which are those of the run that it resumes; "
+                f"release may only be {CURRENT}",
             )
         return _invalid(field or "job", "give one of job, steps and resume")
     # The mask comes later and takes an ellipsis for a cut, next to which a part of a secret is masked, too.

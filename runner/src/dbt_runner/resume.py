@@ -1,10 +1,10 @@
 """What earlier attempts of a step left to the next one: pure functions, and the reading.
 
 An attempt runs the nodes that its step's commands select and that did not succeed in an earlier attempt of the same run, or in a run
-that this one resumes, which had the same release, steps, vars and flags. No plan
-is stored for that. The release is immutable, and so is the one that commands compare with; vars, flags and environment variables are the
-same in every attempt, and no other state from outside is let in. So a command selects the same nodes each time; what it has left is
-that selection without the nodes that the audit store calls done.
+that this one resumes, which had the same steps, vars and flags. Of a run that had another release, only those results count that
+dbt_runner.carry_over finds to stand still. No plan is stored for that. The release is immutable, and so is the one that commands
+compare with; vars, flags and environment variables are the same in every attempt, and no other state from outside is let in. So a
+command selects the same nodes each time; what it has left is that selection without the nodes that the audit store calls done.
 
 A node that had succeeded, but whose result had not been written yet when its container was killed, runs again. So do the hooks
 on-run-start and on-run-end of a command that did not come to its end, and the whole of a microbatch model that was killed. Of one that
@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from dbt_runner import carry_over
 from dbt_runner.events import BAD_STATUSES, DONE_STATUSES, Batch, CommandResult, EarlierCommand, NodeResult, StepReport
 from dbt_runner.request import AttemptRequest, Command
 from dbt_runner.store import Item, Store, node_prefix, run_pk, step_prefix
@@ -26,22 +27,28 @@ from dbt_runner.store import Item, Store, node_prefix, run_pk, step_prefix
 _TESTS = ("test", "unit_test")
 
 
-def read(store: Store, asked: AttemptRequest, commands: Sequence[Command]) -> list[EarlierCommand]:
+def read(store: Store, asked: AttemptRequest, commands: Sequence[Command], carried: Sequence[Item] = ()) -> list[EarlierCommand]:
     """What was left of each command by earlier attempts of the step, and by the runs that this one resumes.
 
     Empty for the first attempt of a run that resumes none, which asks nobody.
+
+    Args:
+        carried: the results that stand of runs on another release, the oldest first.
     """
     key = asked.key
-    runs = [run_pk(key.environment, run) for run in reversed(asked.resumes)] + ([key.pk] if key.attempt > 1 else [])
-    if not runs:
+    runs = [run_pk(key.environment, run.run_id) for run in carry_over.of_this_release(asked)] + ([key.pk] if key.attempt > 1 else [])
+    if not runs and not carried:
         return []
     # A node that one run finished is left out by the next: where two have it, the later one knows better.
     nodes = {item["sk"]: item for pk in runs for item in store.query(pk, node_prefix(key.name))}
     outcomes = [item for pk in runs for item in store.query(pk, step_prefix(key.position, key.name))]
-    return earlier_commands(commands, list(nodes.values()), outcomes)
+    kept = {item["sk"]: item for item in carried if item["sk"] not in nodes}
+    return earlier_commands(commands, list(nodes.values()), outcomes, list(kept.values()))
 
 
-def earlier_commands(commands: Sequence[Command], nodes: Sequence[Item], outcomes: Sequence[Item]) -> list[EarlierCommand]:
+def earlier_commands(
+    commands: Sequence[Command], nodes: Sequence[Item], outcomes: Sequence[Item], carried: Sequence[Item] = ()
+) -> list[EarlierCommand]:
     """Puts together what is left of each command.
 
     A command is finished if an outcome calls it successful, or if a later command has results: a step stops at the first command
@@ -51,12 +58,13 @@ def earlier_commands(commands: Sequence[Command], nodes: Sequence[Item], outcome
         commands: the step's commands.
         nodes: the step's NODE items.
         outcomes: the step's STEP items, in any order.
+        carried: further NODE items, of another release. They finish no command: this release may select other nodes for it.
     """
     succeeded = {index: said for item in outcomes for index, said in enumerate(item.get("commands", ())) if said["success"]}
     furthest = max((item["command"] for item in nodes), default=-1)
     earlier = []
     for index, command in enumerate(commands):
-        own = [item for item in nodes if item["command"] == index]
+        own = [item for item in (*nodes, *carried) if item["command"] == index]
         done = [item for item in own if item["status"] in DONE_STATUSES]
         # An operation is all that run-operation has; in other commands it is a hook.
         operated = command.verb == ("run-operation",) and bool(done)

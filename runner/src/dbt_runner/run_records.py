@@ -18,6 +18,7 @@ from dbt_runner.errors import ERRORS, RUNNER_ERROR, TypedError
 from dbt_runner.events import BAD_STATUSES, Batch
 from dbt_runner.request import HEALTH_CHECK
 from dbt_runner.store import STEP_PREFIX, Item
+from dbt_runner.warning_tally import DbtWarning, merged
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Run:
         seconds: from start to end; None while it is open.
         artifacts: S3 URI below which its artifacts are; None before there is a record.
         resumed_from: the run of which this one does the rest.
+        resumed_runs: how many runs that makes, with those that it resumed in turn.
         release_digest, git_commit: of its release (sha256 of the bundle, in hex); None until its first task has ended.
         image: digest of the runner's image; None as above, or where nothing knows it.
         versions: of the runner, dbt and its adapter.
@@ -86,6 +88,7 @@ class Run:
     full_refresh: bool = False
     artifacts: str | None = None
     resumed_from: str | None = None
+    resumed_runs: int = 0
     defer_to: str | None = None
     schema_suffix: str | None = None
     release_digest: str | None = None
@@ -136,6 +139,7 @@ class Outcome:
     state: Mapping[str, Any] = field(default_factory=dict)
     unpublished: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    warnings: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,11 @@ class RunDetail:
     outcomes: tuple[Outcome, ...]
     nodes: tuple[NodeResultRow, ...]
 
+    @property
+    def dbt_warnings(self) -> tuple[DbtWarning, ...]:
+        """What dbt warned of in all of its attempts, each warning once."""
+        return merged(outcome.warnings for outcome in self.outcomes)
+
 
 # --- from items -------------------------------------------------------------------------------------------------------
 
@@ -214,6 +223,7 @@ def run_from(config: EnvironmentConfig, item: Item) -> Run:
         reason=item.get("reason"),
         release=item.get("release"),
         resumed_from=item.get("resumed_from"),
+        resumed_runs=len(json.loads(item.get("resumes", "[]"))),
         release_digest=item.get("release_digest"),
         git_commit=item.get("git_commit"),
         image=item.get("image"),
@@ -255,6 +265,7 @@ def outcome_from(item: Item) -> Outcome:
         fault=item.get("fault"),
         unpublished=tuple(item.get("unpublished", ())),
         left_out=tuple(item.get("left_out", ())),
+        warnings=tuple(item.get("warnings", ())),
     )
 
 

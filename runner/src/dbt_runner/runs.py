@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ __all__ = [
     "Run",
     "RunDetail",
     "StepResult",
+    "chosen",
     "current_release_of",
     "detail_of",
     "environment_status",
@@ -381,9 +382,20 @@ def _search(store: Store, config: EnvironmentConfig, reference: str) -> Run | No
             return run_from(config, item)
         if item["run_id"].startswith(reference) and len(candidates) < 4:
             candidates.setdefault(item["run_id"], item)
-    if not candidates:
-        return None
-    if len(candidates) > 1:
-        some = ", ".join(list(candidates)[:3]) + (", ..." if len(candidates) > 3 else "")
+    found = chosen(candidates, reference)
+    return None if found is None else run_from(config, candidates[found])
+
+
+def chosen(run_ids: Iterable[str], reference: str) -> str | None:
+    """The run with this id, or else the one whose id begins so; None where there is none.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest when several begin so.
+    """
+    begin = list(dict.fromkeys(run_id for run_id in run_ids if reference and run_id.startswith(reference)))
+    if reference in begin or not begin:
+        return reference if begin else None
+    if len(begin) > 1:
+        some = ", ".join(begin[:3]) + (", ..." if len(begin) > 3 else "")
         raise TypedError(INVALID_REQUEST, f"several runs begin with {reference}: {some}; give more of the id")
-    return run_from(config, *candidates.values())
+    return begin[0]

@@ -148,7 +148,7 @@ class Supervisor:
         self._report.memory_limit_mib, self._report.oom_kills = memory.limit_mib(), kills.since()
         for what, lines in self._cut:
             self._intake.count(what, lines.cut)
-        self._report.left_out = self._intake.left_out()
+        self._report.left_out, self._report.warnings = self._intake.left_out(), self._intake.warnings()
         if self._report.left_out:
             self._log.warning("a part of what the worker told was left out", left_out=self._report.left_out)
         return self._report

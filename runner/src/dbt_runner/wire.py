@@ -27,6 +27,7 @@ from dbt_runner.events import (
     Parsed,
     ParseNotHeld,
     Secret,
+    Warned,
 )
 from dbt_runner.texts import fit, without_middle
 
@@ -48,9 +49,10 @@ MAX_SECONDS = 1e8
 MAX_COUNT = (1 << 63) - 1
 UNKNOWN = "unknown"
 _WORD = re.compile(r"[a-z][a-z0-9_ -]{0,31}")
+_EVENT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _LEVELS = frozenset({"info", "warning", "error"})
 # Texts that are not short; None for what is never cut.
-_LENGTHS = {"message": MAX_TEXT, "unique_id": None}
+_LENGTHS = {"message": MAX_TEXT, "text": MAX_CAUSE, "unique_id": None}
 
 
 def encode(message: Message) -> str:
@@ -266,6 +268,12 @@ def _log_line(fields: Fields) -> LogLine:
     return LogLine(level if level in _LEVELS else "info", _text(fields.pop("message")), _text(fields.pop("node", ""), MAX_ID)[:MAX_SHORT])
 
 
+def _warned(fields: Fields) -> Warned:
+    command, event = _whole(fields.pop("command"), MAX_COMMANDS), _text(fields.pop("event"))
+    kind = event if _EVENT.fullmatch(event) else UNKNOWN
+    return Warned(command, kind, _text(fields.pop("text", "")), max(1, _whole(fields.pop("count", 1))))
+
+
 _READERS: Mapping[str, Callable[[Fields], Message]] = {
     "NodeResult": _node_result,
     "CommandResult": _command_result,
@@ -275,6 +283,7 @@ _READERS: Mapping[str, Callable[[Fields], Message]] = {
     ),
     "ParseNotHeld": lambda fields: ParseNotHeld(_whole(fields.pop("index"), MAX_COMMANDS)),
     "LogLine": _log_line,
+    "Warned": _warned,
     "Secret": lambda fields: Secret(_secret(fields.pop("value"))),
     "Finished": lambda _: Finished(),
 }

@@ -13,6 +13,7 @@ import gc
 import json
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -38,6 +39,7 @@ from dbt_runner.events import (
     Parsed,
     ParseNotHeld,
     Secret,
+    Warned,
     WorkerSpec,
 )
 from dbt_runner.evidence import describe
@@ -59,6 +61,9 @@ _OPERATION = "operation"
 _OPERATION_FAILED = frozenset({"RunningOperationCaughtError", "RunningOperationUncaughtError"})
 # How long the worker waits for the supervisor to take its parse, which takes milliseconds.
 HOLD_SECONDS = 10.0
+# Warnings that say how nodes ended, and the event that counts deprecations, each of which dbt says once.
+_OF_RESULTS = re.compile(r"Log\w*Result|RunResult\w*|EndOfRunSummary|StatsLine")
+_SUMMARY = "DeprecationsSummary"
 # dbt's events about its parse cache. It may refuse it for several reasons, and after it began to use it.
 _PARSE_EVENTS = frozenset({"PartialParsingEnabled", "UnableToPartialParse", "ParsedFileLoadFailed"})
 # What dbt and its adapters allocate stays, by far the most of it: looking for garbage less often saves a tenth of a step's processor time
@@ -233,6 +238,16 @@ class Worker:
             self._log.write(f"{info.ts.ToJsonString()} {info.level:<5} {text}\n")
             if text.strip():
                 self._send(LogLine(_LOGGED_LEVELS[info.level], text, node))
+            if info.level == "warn":
+                self._warn(info.name, text, event.data)
+
+    def _warn(self, name: str, text: str, data: Any) -> None:
+        """Tells a warning on its own, unless it only says how a node ended, which the node's result does."""
+        if name == _SUMMARY:
+            for summary in data.summaries:
+                self._send(Warned(self._command, summary.event_name, "", summary.occurrences))
+        elif text.strip() and not _OF_RESULTS.fullmatch(name):
+            self._send(Warned(self._command, name, text.strip()))
 
     def _readable(self, info: Any) -> str:
         """An event's text; an empty one for what would only repeat that dbt cannot serialise a node, once for each of its events."""

@@ -21,6 +21,8 @@ from dbt_runner.store import Store
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
+    from dbt_runner.run_records import Run
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -52,6 +54,28 @@ def common_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+class RunReference(click.types.StringParamType):
+    """RUN: an existing run. `found_run` resolves it, or `account.find` where only the bucket is asked: both take the same words."""
+
+    name = "RUN"
+
+
+def run_argument(**attributes: Any) -> Callable[[_Command], _Command]:
+    """The argument RUN of a command, as `run`."""
+    return click.argument("run", type=RunReference(), **attributes)
+
+
+def found_run(here: Here, reference: str) -> Run:
+    """The run that a RUN of the command line means.
+
+    Raises:
+        TypedError: as runs.find_run.
+    """
+    from dbt_runner import runs
+
+    return runs.find_run(here.store, here.stepfunctions, here.config, reference)
 
 
 project_option = click.option(

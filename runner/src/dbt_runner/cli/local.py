@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from dbt_runner.local.stack import LocalStack
     from dbt_runner.runs import RunDetail
 
+# The lines of `up` are pasted into a shell. What the module takes is stricter, and is checked at plan.
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9_-]+")
 _home_option = click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -120,15 +123,18 @@ def up_command(home: Path | None, environments: Path | None) -> None:
     from dbt_runner.local import session
 
     say = _clock(err=True)
+    variables = {"environments": _environments(environments)} if environments else {}
+    names = list(variables.get("environments", [session.ENVIRONMENT]))
 
     def ready(stack: LocalStack) -> None:
         for name, value in stack.environ.items():
             click.echo(f"export {name}={value}")
-        click.echo(f"export DBT_RUNNER_ENVIRONMENT={session.ENVIRONMENT}")
+        click.echo(f"export DBT_RUNNER_ENVIRONMENT={names[0]}")
+        if len(names) > 1:
+            click.echo(f"# or one of: {', '.join(names[1:])}")
         say("ready: paste the lines above into another terminal; Ctrl-C ends the stack")
 
     with _folder(home, keep=False) as folder, session.exit_on_sigterm(), _cause_on_the_last_line("local"):
-        variables = {"environments": _json_file(environments)} if environments else {}
         try:
             session.serve(folder, variables, say=say, ready=ready)
         except KeyboardInterrupt:
@@ -202,12 +208,24 @@ def _clock(*, err: bool) -> Callable[[str], None]:
     return say
 
 
-def _json_file(path: Path) -> object:
+def _environments(path: Path) -> dict[str, Any]:
+    """The module's `environments`, as a file has them; that of the command first if it is there.
+
+    Raises:
+        TypedError: Dbt.InvalidRequest, naming the file.
+    """
+    from dbt_runner.local import session
+
     try:
-        document: object = json.loads(path.read_text())
-    except ValueError as exc:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
         raise TypedError(INVALID_REQUEST, f"{path} is not JSON: {exc}") from exc
-    return document
+    if not isinstance(document, dict) or not document:
+        raise TypedError(INVALID_REQUEST, f"{path} must hold an object with an environment for each name, as the module's environments")
+    if bad := [name for name in document if not _ENVIRONMENT.fullmatch(name)]:
+        raise TypedError(INVALID_REQUEST, f"{path}: {bad[0]!r} is no name of an environment: use lower-case letters, digits and hyphens")
+    first = [session.ENVIRONMENT] if session.ENVIRONMENT in document else []
+    return {name: document[name] for name in dict.fromkeys([*first, *document])}
 
 
 @contextlib.contextmanager

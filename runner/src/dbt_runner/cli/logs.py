@@ -10,7 +10,7 @@ import click
 
 from dbt_runner import runs
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import common_options, open_here
+from dbt_runner.cli.common import common_options, found_run, open_here, run_argument
 from dbt_runner.cli.guard import exact_json
 from dbt_runner.run_logs import LogQuery, follow, lines_of
 from dbt_runner.runs import LAST
@@ -18,7 +18,7 @@ from dbt_runner.words import clean, local_time
 
 
 @click.command("logs")
-@click.argument("run", default=LAST)
+@run_argument(default=LAST)
 @click.option("--node", "-n", help="Only lines about this node: its unique_id, or its name.")
 @click.option("--step", "-s", help="Only lines of this step.")
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on until the run has ended.")
@@ -42,7 +42,7 @@ def logs_command(
     """
     with aws.aws_errors():
         here = open_here(table, environment)
-        found = runs.find_run(here.store, here.stepfunctions, here.config, run)
+        found = found_run(here, run)
         if node is not None and node.count(".") < 2:
             from dbt_runner.node_history import unique_id_of
 

@@ -13,7 +13,7 @@ import click
 from dbt_runner import config, promotion, release
 from dbt_runner.cli import aws
 from dbt_runner.cli.aws import aws_errors, open_store
-from dbt_runner.cli.common import env_option, json_object, print_json, project_option
+from dbt_runner.cli.common import RunReference, env_option, found_run, json_object, open_here, print_json, project_option
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RUNNER_ERROR, TypedError
 from dbt_runner.store import Store
 
@@ -159,7 +159,10 @@ def rollback_command(
 @click.option("--promotions", is_flag=True, help="Instead, who moved the environment from release to release, when and why.")
 @_json
 def list_command(environment: str | None, table: str | None, bucket: str | None, promotions: bool, as_json: bool) -> None:
-    """Lists the published releases, the newest first."""
+    """Lists the published releases, the newest first.
+
+    A release whose item is damaged is named on standard error, beside the list of all others.
+    """
     with aws_errors():
         if promotions:
             if environment is None:
@@ -169,8 +172,12 @@ def list_command(environment: str | None, table: str | None, bucket: str | None,
             _show_table(("PROMOTED AT", "VERSION", "BEFORE", "BY", "WHY"), rows, [asdict(move) for move in moves] if as_json else None)
             return
         store = _store_with_bucket(table, bucket, environment)
-        standing = promotion.current(store, environment) if environment else None
-        releases = release.catalog(store)
+        problems, standing = [], None
+        try:
+            standing = promotion.current(store, environment) if environment else None
+        except TypedError as exc:
+            problems.append(exc.message)
+        found = release.catalog(store)
     current = standing.version if standing else None
     _show_table(
         ("VERSION", "PROJECT", "ADAPTER", "PUBLISHED AT", "COMMIT", "DBT", "BY", ""),
@@ -185,10 +192,13 @@ def list_command(environment: str | None, table: str | None, bucket: str | None,
                 meta.author,
                 f"current in {environment}" if meta.version == current else "",
             )
-            for meta in releases
+            for meta in found.releases
         ],
-        [{**asdict(meta), "current": meta.version == current} for meta in releases] if as_json else None,
+        [{**asdict(meta), "current": meta.version == current} for meta in found.releases] if as_json else None,
     )
+    problems += found.damaged.values()
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
 
 
 @release_command.command("show")
@@ -291,7 +301,7 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
 
 @release_command.command("verify")
 @click.option("--version", "-V", help="A release: its three files.")
-@click.option("--run", "run_id", metavar="RUN", help="A run of the environment: every artifact of all its attempts.")
+@click.option("--run", type=RunReference(), help="A run of the environment: every artifact of all its attempts.")
 @click.option(
     "--promotions",
     is_flag=True,
@@ -304,7 +314,7 @@ def diff_command(before: str, after: str, environment: str | None, table: str | 
 @_json
 def verify_command(
     version: str | None,
-    run_id: str | None,
+    run: str | None,
     promotions: bool,
     archive: bool,
     environment: str | None,
@@ -313,6 +323,8 @@ def verify_command(
     as_json: bool,
 ) -> None:
     """Reads a release or a run's artifacts again, and holds every byte against the digest that was recorded.
+
+    RUN is a run id, the beginning of one, or the word last.
 
     With --environment a release is also held against what the environment ran under its version before.
 
@@ -327,8 +339,8 @@ def verify_command(
     from dbt_runner import account, integrity, pins, promotion_audit
     from dbt_runner.cli import render, terminal
 
-    one = [version is not None, run_id is not None, promotions].count(True) == 1
-    if not one or ((run_id or promotions) and not environment) or (archive and not run_id):
+    one = [version is not None, run is not None, promotions].count(True) == 1
+    if not one or ((run is not None or promotions) and not environment) or (archive and run is None):
         raise TypedError(
             INVALID_REQUEST, "give either --version, or --run with --environment (and --archive), or --promotions with --environment"
         )
@@ -344,11 +356,12 @@ def verify_command(
             what, kind = f"the record of promotions of {environment}", RELEASE_CORRUPT
             checks = promotion_audit.check_promotions(store, environment)
         elif archive:
-            assert run_id is not None and environment is not None
-            told = account.read(store, environment, run_id)
-            what, kind, checks = f"run {run_id}", RUNNER_ERROR, list(told.checks)
+            assert run is not None and environment is not None
+            told = account.read(store, environment, account.find(store, environment, run))
+            what, kind, checks = f"run {told.run['run_id']}", RUNNER_ERROR, list(told.checks)
         else:
-            assert run_id is not None and environment is not None
+            assert run is not None and environment is not None
+            run_id = found_run(open_here(table, environment), run).run_id
             what, kind, checks = f"run {run_id}", RUNNER_ERROR, integrity.check_run(store, environment, run_id)
     bad = [check for check in checks if check.problem]
     if as_json:

@@ -16,6 +16,7 @@ from dbt_runner.cli.terminal import Column, Rows, facts, section, styled
 from dbt_runner.errors import ERRORS
 from dbt_runner.runs import EnvironmentStatus, NodeResultRow, Outcome, Run, RunDetail, StepResult
 from dbt_runner.store import Item
+from dbt_runner.warning_tally import DbtWarning
 from dbt_runner.words import clean, counts_of, duration, local_time, one_line, size
 
 _LAST_NODES = 8
@@ -96,6 +97,7 @@ def run_record(detail: RunDetail) -> RenderableType:
     parts += section("", _step_table(run.steps) if run.steps else None)
     parts += section("", _node_table(detail.nodes) if detail.nodes else None)
     parts += section("Failures", *_failures(detail))
+    parts += section("Warnings of dbt", _warning_table(detail.dbt_warnings) if detail.dbt_warnings else None)
     parts += section("Artifacts", _artifact_table(run, detail.outcomes) if any(o.artifacts for o in detail.outcomes) else None)
     return Group(*parts)
 
@@ -246,6 +248,11 @@ def _failure(title: str, *texts: str | None) -> Iterator[RenderableType]:
     for text in texts:
         if text:
             yield Padding(Text(clean(text)), (0, 0, 0, 2))
+
+
+def _warning_table(warnings: Sequence[DbtWarning]) -> RenderableType:
+    columns = (Column("times", right=True, whole=True), Column("kind", whole=True), Column("warning"))
+    return Rows(columns, ((f"{each.count:,}", each.event, one_line(each.text, 600)) for each in warnings))
 
 
 def _artifact_table(run: Run, outcomes: Sequence[Outcome]) -> RenderableType:

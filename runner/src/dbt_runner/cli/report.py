@@ -11,7 +11,7 @@ import click
 
 from dbt_runner import runs
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import common_options, open_here, print_json
+from dbt_runner.cli.common import common_options, found_run, open_here, print_json, run_argument
 from dbt_runner.cli.guard import unguarded
 from dbt_runner.errors import INVALID_REQUEST, TypedError
 from dbt_runner.run_records import Run
@@ -20,7 +20,7 @@ from dbt_runner.store import Store
 
 
 @click.command("report")
-@click.argument("run", default=LAST)
+@run_argument(default=LAST)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), help="The file to write; - for standard output."
 )
@@ -42,7 +42,7 @@ def report_command(*, table: str | None, environment: str, as_json: bool, run: s
 
     with aws.aws_errors():
         here = open_here(table, environment)
-        found = runs.find_run(here.store, here.stepfunctions, here.config, run)
+        found = found_run(here, run)
         page = None if anew else _published(here.store, found)
         if page is None:
             detail = runs.detail_of(here.store, found)

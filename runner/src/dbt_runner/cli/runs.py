@@ -9,15 +9,16 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from dbt_runner import runs, variables
+from dbt_runner import resumption, runs, variables
 from dbt_runner.cli import aws
-from dbt_runner.cli.common import Here, common_options, in_zone, open_here, print_json, since_option
+from dbt_runner.cli.common import Here, common_options, found_run, in_zone, open_here, print_json, run_argument, since_option
 from dbt_runner.errors import INVALID_REQUEST, TypedError
+from dbt_runner.request import CURRENT
 from dbt_runner.runs import LAST, Run, RunDetail
 
 _STATUSES = ("RUNNING", "SUCCEEDED", "FAILED", "SKIPPED", "ABORTED", "TIMED_OUT")
@@ -85,33 +86,53 @@ def start_command(
 
 
 @click.command("resume")
-@click.argument("run")
+@run_argument()
+@click.option(
+    "--release",
+    type=click.Choice([CURRENT]),
+    help="On the environment's current release instead of RUN's: also what has changed since, and what depends on it.",
+)
 @_reason_option
 @_run_id_option
 @_wait_option
 @_interval_option
 @common_options
 def resume_command(
-    *, table: str | None, environment: str, as_json: bool, run: str, reason: str | None, run_id: str | None, wait: bool, interval: float
+    *,
+    table: str | None,
+    environment: str,
+    as_json: bool,
+    run: str,
+    release: str | None,
+    reason: str | None,
+    run_id: str | None,
+    wait: bool,
+    interval: float,
 ) -> None:
     """Does the rest of a run that failed, was aborted or ran out of time, in a new run.
 
     It has the release, the steps, the variables and the flags of RUN. Steps that ended well are not run again, nor are nodes that
-    succeeded. RUN is a run id, the beginning of one, or the word last. --json prints the new run (a Run), with --wait as it ended.
+    succeeded.
+
+    With --release current it has the current release, such as one that mends RUN's. It runs what failed, what was skipped, what is not
+    the same in both releases, and everything that depends on these. Changes that act on all nodes are refused by name.
+     RUN is a run id, the beginning of one, or the word last. --json prints the new run (a Run), with --wait as it ended.
     """
     with aws.aws_errors():
         here = open_here(table, environment)
-        earlier = runs.find_run(here.store, here.stepfunctions, here.config, run)
+        earlier = found_run(here, run)
+        problem = resumption.refusal(here.config, earlier, datetime.now(UTC), on_current=release is not None)
+        if problem is not None:
+            raise TypedError(INVALID_REQUEST, problem)
+        _say_release(here, earlier, release)
         document = {"resume": earlier.run_id, "trigger": "cli", **({"reason": reason} if reason is not None else {})}
-        if earlier.closed and earlier.status in ("SUCCEEDED", "SKIPPED"):
-            raise TypedError(INVALID_REQUEST, f"run {earlier.run_id} is {earlier.status}: there is nothing left of it to do")
-        if not earlier.closed:
-            raise TypedError(INVALID_REQUEST, f"run {earlier.run_id} has not ended yet: dbt-runner status --follow {earlier.run_id}")
+        if release is not None:
+            document["release"] = release
         _start(here, document, run_id, wait, interval, as_json)
 
 
 @click.command("status")
-@click.argument("run", required=False)
+@run_argument(required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run is closed; without RUN, the one that is running now.")
 @_interval_option
 @common_options
@@ -130,7 +151,7 @@ def status_command(*, table: str | None, environment: str, as_json: bool, run: s
                 return
             found = status.running.run
         else:
-            found = runs.find_run(here.store, here.stepfunctions, here.config, run)
+            found = found_run(here, run)
         if follow:
             detail = _follow(here, found, interval, quiet=as_json)
         else:
@@ -144,7 +165,7 @@ def status_command(*, table: str | None, environment: str, as_json: bool, run: s
 
 
 @click.command("show")
-@click.argument("run", default=LAST)
+@run_argument(default=LAST)
 @click.option("--nodes", type=click.Choice(["all", "failed"]), default="all", show_default=True, help="Which nodes to list.")
 @common_options
 def show_command(*, table: str | None, environment: str, as_json: bool, run: str, nodes: str) -> None:
@@ -154,7 +175,7 @@ def show_command(*, table: str | None, environment: str, as_json: bool, run: str
     """
     with aws.aws_errors():
         here = open_here(table, environment)
-        detail = runs.detail_of(here.store, runs.find_run(here.store, here.stepfunctions, here.config, run))
+        detail = runs.detail_of(here.store, found_run(here, run))
     if nodes == "failed":
         detail = dataclasses.replace(detail, nodes=tuple(node for node in detail.nodes if node.failed))
     if as_json:
@@ -185,6 +206,18 @@ def list_command(
     from dbt_runner.cli import render, terminal
 
     terminal.write(render.run_list(listed))
+
+
+def _say_release(here: Here, run: Run, release: str | None) -> None:
+    """Says which release the rest of a run will have, where that is not the current one, or not the run's."""
+    current = runs.current_release_of(here.store, here.config.environment)
+    if current is None or run.release == current.version:
+        return
+    about = f"Run {run.run_id} is on release {run.release}, current is {current.version}: this resumes it on"
+    if release is not None:
+        click.echo(f"{about} {current.version}", err=True)
+    else:
+        click.echo(f"{about} {run.release}; on {current.version} with --release {CURRENT}", err=True)
 
 
 def _start(here: Here, document: Mapping[str, Any], run_id: str | None, wait: bool, interval: float, as_json: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
+from dbt_runner import resumption
 from dbt_runner.errors import ERRORS, TEST_FAILURE
 from dbt_runner.report.advice import ADVICE
 from dbt_runner.report.findings import BUILT, TESTS, Findings, Problem
@@ -21,6 +23,7 @@ from dbt_runner.report.pieces import (
     time_of,
 )
 from dbt_runner.report.sources import Freshness
+from dbt_runner.request import CURRENT
 from dbt_runner.run_records import Outcome
 from dbt_runner.words import count, duration
 
@@ -122,10 +125,19 @@ def what_to_do(found: Findings) -> Iterable[object]:
     yield tag("ol", items)
     commands = [(command_to_copy("show", run, run.run_id), "everything that is recorded")]
     if not found.is_open:
-        commands.append((command_to_copy("resume", run, run.run_id), "do the rest of it, on its own release"))
+        commands += list(_resumes(found))
     if run.job and not found.is_open:
         commands.append((command_to_copy("start", run, "--job", run.job, "--wait"), "start the job again"))
     yield tag("ul", [tag("li", tag("code", command), f" {says}") for command, says in commands], class_="commands")
+
+
+def _resumes(found: Findings) -> Iterable[tuple[str, str]]:
+    """The ways to resume the run that the command itself takes."""
+    run, environment, now = found.run, found.sources.config, datetime.now(UTC)
+    if resumption.refusal(environment, run, now) is None:
+        yield command_to_copy("resume", run, run.run_id), "do the rest of it, on its own release"
+    if resumption.refusal(environment, run, now, on_current=True) is None:
+        yield command_to_copy("resume", run, run.run_id, "--release", CURRENT), "do the rest on the current release, once one mends it"
 
 
 def blocked(found: Findings, picture: Markup) -> Iterable[object]:

@@ -188,6 +188,7 @@ def _sections(found: Findings, messages: Messages) -> Iterator[_Section | None]:
     yield _section("time", "Where the time went", particulars.where_the_time_went(found))
     yield _section("tests", "Tests", particulars.tests(found, messages))
     yield _section("freshness", "Freshness of sources", particulars.freshness(found))
+    yield _section("warnings", "Warnings of dbt", particulars.dbt_warnings(found, messages))
     yield _section("nodes", "All nodes", particulars.all_nodes(found))
     yield _section("record", "The record", particulars.record(found))
 

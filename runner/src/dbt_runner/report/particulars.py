@@ -55,6 +55,14 @@ def steps(found: Findings, messages: Messages) -> Iterable[object]:
     yield details
 
 
+def dbt_warnings(found: Findings, messages: Messages) -> Iterable[object]:
+    """What dbt warned of beside the results of nodes, each warning once."""
+    warnings = found.sources.detail.dbt_warnings
+    if warnings:
+        rows = [(each.event, f"{each.count:,}", messages.line(each.text, 600)) for each in warnings]
+        yield table_of("What dbt warned of", ("Kind", "#Times", "Warning"), rows, visible=False)
+
+
 def where_the_time_went(found: Findings) -> Iterable[object]:
     """The attempts on one axis, and each step's nodes by thread with its critical path."""
     strip = charts.steps_strip(found)

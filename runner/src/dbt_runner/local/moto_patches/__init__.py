@@ -29,6 +29,9 @@ _MODULES = (
     "awslambda",
     "events",
     "s3",
+    "logs",
+    "athena",
+    "core",
 )
 
 
