@@ -85,6 +85,7 @@ module "oidc_federation" {
   identity_providers  = var.oidc.providers
   environments        = local.federated
   max_session_seconds = var.oidc.max_session_seconds
+  trust_characters    = var.oidc.trust_characters
   iam                 = var.iam
   kms_key_arn         = var.kms_key_arn
   tags                = var.tags

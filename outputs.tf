@@ -38,3 +38,15 @@ output "cli" {
   description = "Environment variables that the command line needs."
   value       = { DBT_RUNNER_TABLE = module.audit_store.table, DBT_RUNNER_BUCKET = module.audit_store.bucket }
 }
+
+output "limits" {
+  description = "How much of a payload of Step Functions an environment's CONFIG and its largest job take, and of how much, in bytes: docs/limits.md."
+  value = {
+    for env in keys(var.environments) : env => {
+      config            = module.state_machine[env].bytes.config
+      config_at_most    = module.state_machine[env].bytes.config_at_most
+      largest_job       = max(0, values(module.state_machine[env].bytes.jobs)...)
+      every_job_at_most = module.state_machine[env].bytes.job_at_most
+    }
+  }
+}

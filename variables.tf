@@ -124,6 +124,12 @@ locals {
     },
   ]
 
+  # Of the vars of a job and of those of a caller, each: MAX_CHARACTERS in runner/src/dbt_runner/variables.py.
+  vars_characters        = 50000
+  json_string_pattern    = "/\"(\\\\.|[^\"\\\\])*\"/"
+  beyond_16_bits_pattern = "/[\\x{10000}-\\x{10ffff}]/"
+  beyond_ascii_pattern   = "/[^\\x00-\\x7f]/"
+
   # A reference to a secret may name a JSON key, a stage and a version at its end.
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
   secret_arn_pattern = "^arn:[a-z-]+:(secretsmanager:[a-z0-9-]+:\\d{12}:secret:[^*?$\\s]+|ssm:[a-z0-9-]+:\\d{12}:parameter/[^*?$\\s]+)$"
@@ -313,7 +319,7 @@ variable "environments" {
 
   validation {
     condition = alltrue([for env in keys(var.environments) : length("${var.iam.name_prefix}${var.name}-${env}-execution") <= 64])
-    error_message = "The roles <iam.name_prefix><name>-<environment>-execution must fit in IAM's 64 characters; shorten name, iam.name_prefix or the key of: ${join(", ", [
+    error_message = "Limit \"name of a role\" of IAM: the roles <iam.name_prefix><name>-<environment>-execution must fit in IAM's 64 characters; shorten name, iam.name_prefix or the key of: ${join(", ", [
       for env in keys(var.environments) : env if length("${var.iam.name_prefix}${var.name}-${env}-execution") > 64
     ])}."
   }
@@ -593,6 +599,22 @@ variable "environments" {
     ]))}."
   }
 
+  # As runner/src/dbt_runner/variables.py counts: as JSON in ASCII, with a blank after each comma and colon.
+  validation {
+    condition = alltrue(flatten([for e in var.environments : [for j in e.jobs : length(j.vars) <= local.vars_characters && sum([
+      length(replace(replace(j.vars, local.beyond_16_bits_pattern, "\\u0000\\u0000"), local.beyond_ascii_pattern, "\\u0000")),
+      length(regexall("[,:]", replace(j.vars, local.json_string_pattern, ""))),
+      -length(regexall("\\s", replace(j.vars, local.json_string_pattern, ""))),
+    ]) <= local.vars_characters]]))
+    error_message = "Limit \"vars of a job\" of the runner: they may have ${local.vars_characters} characters, as JSON in ASCII. Move what is long into a file or the vars of dbt_project.yml: ${join(", ", flatten([
+      for env, e in var.environments : [for job, j in e.jobs : "${env}.jobs.${job} (${length(j.vars)})" if length(j.vars) > local.vars_characters || sum([
+        length(replace(replace(j.vars, local.beyond_16_bits_pattern, "\\u0000\\u0000"), local.beyond_ascii_pattern, "\\u0000")),
+        length(regexall("[,:]", replace(j.vars, local.json_string_pattern, ""))),
+        -length(regexall("\\s", replace(j.vars, local.json_string_pattern, ""))),
+      ]) > local.vars_characters]
+    ]))} (docs/limits.md)."
+  }
+
   validation {
     condition = alltrue(flatten([
       for e in var.environments : [for j in e.jobs : [for s in j.steps : contains(["fail", "continue"], s.on_failure)]]
@@ -644,7 +666,7 @@ variable "environments" {
     condition = !anytrue(flatten([
       for e in var.environments : [for key in keys(e.env_vars) : startswith(key, "DBT_ENV_SECRET_") || can(regex(local.secret_key_pattern, key))]
     ]))
-    error_message = "env_vars are plain text in the task definition and in the audit table. Move to `secrets`, with the ARN of a Secrets Manager secret or an SSM parameter as the value: ${join(", ", flatten([
+    error_message = "env_vars are plain text in the task definition, and in the function. Move to `secrets`, with the ARN of a Secrets Manager secret or an SSM parameter as the value: ${join(", ", flatten([
       for env, e in var.environments : [for key in keys(e.env_vars) : "${env}.env_vars: ${key}" if startswith(key, "DBT_ENV_SECRET_") || can(regex(local.secret_key_pattern, key))]
     ]))}."
   }
@@ -676,6 +698,7 @@ variable "oidc" {
                          stop and read runs), by provider: the subjects (sub) of tokens, in full or with wildcards behind a full owner.
                          audiences: fewer than the provider's, for example the one application of the operators.
     max_session_seconds  how long a session of these roles may last.
+    trust_characters     the account's quota for the length of a role's trust policy, where it has been raised (docs/limits.md).
   EOT
   type = object({
     providers = optional(map(object({
@@ -689,6 +712,7 @@ variable "oidc" {
       operator = optional(map(object({ subjects = list(string), audiences = optional(list(string)) })), {})
     })), {})
     max_session_seconds = optional(number, 3600)
+    trust_characters    = optional(number, 2048)
   })
   nullable = false
   default  = {}
@@ -788,6 +812,19 @@ variable "oidc" {
   validation {
     condition     = var.oidc.max_session_seconds >= 3600 && var.oidc.max_session_seconds <= 43200 && floor(var.oidc.max_session_seconds) == var.oidc.max_session_seconds
     error_message = "oidc.max_session_seconds must be a whole number from 3600 to 43200: that is IAM's range."
+  }
+
+  validation {
+    condition     = var.oidc.trust_characters >= 2048 && var.oidc.trust_characters <= 8192 && floor(var.oidc.trust_characters) == var.oidc.trust_characters
+    error_message = "oidc.trust_characters must be the account's quota \"Role trust policy length\" as Service Quotas shows it: 2048 where it was never raised, 8192 at most."
+  }
+
+  # https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+  validation {
+    condition = alltrue([for p in var.oidc.providers : length(p.audiences) <= 100 && alltrue([for text in concat(p.audiences, p.url == null ? [] : [p.url]) : length(text) <= 255])])
+    error_message = "Limit \"identity provider\" of IAM: a provider of oidc.providers may have 100 audiences, and a url and audiences of 255 characters each: ${join(", ", [
+      for key, p in var.oidc.providers : key if !(length(p.audiences) <= 100 && alltrue([for text in concat(p.audiences, p.url == null ? [] : [p.url]) : length(text) <= 255]))
+    ])} (docs/limits.md)."
   }
 }
 
@@ -889,6 +926,12 @@ variable "notifications" {
       for address in flatten(values(var.notifications.owners)) : address if !can(regex(local.email_pattern, address))
     ])}."
   }
+
+  # https://docs.aws.amazon.com/general/latest/gr/sns.html#limits_sns
+  validation {
+    condition     = length(distinct(var.notifications.emails)) + length(flatten(values(var.notifications.owners))) <= 200
+    error_message = "Limit \"filter policies of a topic\" of SNS: notifications.emails and owners have ${length(distinct(var.notifications.emails)) + length(flatten(values(var.notifications.owners)))} addresses, of which a topic takes 200. Give mailing lists instead of people (docs/limits.md)."
+  }
 }
 
 variable "observability" {
@@ -906,6 +949,12 @@ variable "observability" {
     condition     = length(var.observability.alarm_actions) <= 4 && alltrue([for arn in var.observability.alarm_actions : can(regex("^arn:[^:]+:[^:]+:", arn))])
     error_message = "observability.alarm_actions must be at most 4 ARNs: CloudWatch takes 5 actions, and the alarms' topic is one: ${join(", ", var.observability.alarm_actions)}."
   }
+
+  # The alarm on a slow job has a model of its history. https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+  validation {
+    condition     = !var.observability.alarms || sum(concat([0], [for e in var.environments : length(e.jobs)])) <= 500
+    error_message = "Limit \"anomaly detection models\" of CloudWatch: each job has one for its alarm, a region 500, and the environments have ${sum(concat([0], [for e in var.environments : length(e.jobs)]))} jobs. Set observability.alarms = false, or deploy some of the environments to another region or account (docs/limits.md)."
+  }
 }
 
 variable "iam" {
@@ -921,6 +970,11 @@ variable "iam" {
   validation {
     condition     = can(regex("^/([A-Za-z0-9+=,.@_-]+/)*$", var.iam.path))
     error_message = "iam.path must begin and end with a slash, for example / or /data/dbt/."
+  }
+
+  validation {
+    condition     = length(var.iam.path) <= 512
+    error_message = "Limit \"path of a role\" of IAM: iam.path has ${length(var.iam.path)} of 512 characters (docs/limits.md)."
   }
 
   validation {
@@ -972,4 +1026,10 @@ variable "tags" {
   type        = map(string)
   nullable    = false
   default     = {}
+
+  # https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+  validation {
+    condition     = length(var.tags) <= 50 && alltrue([for key, value in var.tags : length(key) <= 128 && length(value) <= 256])
+    error_message = "Limit \"tags of a resource\" of AWS: tags may be 50, of 128 characters for a key and 256 for a value: ${join(", ", [for key, value in var.tags : key if length(var.tags) > 50 || length(key) > 128 || length(value) > 256])} (docs/limits.md)."
+  }
 }

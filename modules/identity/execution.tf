@@ -7,11 +7,6 @@ locals {
   ecr_repositories = local.ecr == null ? [] : [
     "arn:${var.location.partition}:ecr:${local.ecr.region}:${local.ecr.account}:repository/${local.ecr.repository}",
   ]
-
-  # A reference to a secret may name a JSON key, a stage and a version after the seven fields of its ARN.
-  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
-  secret_arns    = distinct([for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, 7)) if strcontains(arn, ":secretsmanager:")])
-  parameter_arns = distinct([for arn in values(var.secrets) : arn if strcontains(arn, ":ssm:")])
 }
 
 data "aws_iam_policy_document" "execution_trust" {
@@ -70,73 +65,8 @@ data "aws_iam_policy_document" "execution" {
     }
   }
 
-  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html
-  dynamic "statement" {
-    for_each = length(local.secret_arns) > 0 ? [local.secret_arns] : []
-
-    content {
-      sid       = "ReadSecrets"
-      actions   = ["secretsmanager:GetSecretValue"]
-      resources = statement.value
-    }
-  }
-
-  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-ssm-paramstore.html
-  dynamic "statement" {
-    for_each = length(local.parameter_arns) > 0 ? [local.parameter_arns] : []
-
-    content {
-      sid       = "ReadParameters"
-      actions   = ["ssm:GetParameters"]
-      resources = statement.value
-    }
-  }
-
-  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html#security-encryption-encryption-context
-  dynamic "statement" {
-    for_each = length(local.secret_arns) > 0 ? local.kms_keys : []
-
-    content {
-      sid       = "DecryptSecrets"
-      actions   = ["kms:Decrypt"]
-      resources = [statement.value]
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:ViaService"
-        values   = [local.via.secretsmanager]
-      }
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:EncryptionContext:SecretARN"
-        values   = local.secret_arns
-      }
-    }
-  }
-
-  # https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
-  dynamic "statement" {
-    for_each = length(local.parameter_arns) > 0 ? local.kms_keys : []
-
-    content {
-      sid       = "DecryptParameters"
-      actions   = ["kms:Decrypt"]
-      resources = [statement.value]
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:ViaService"
-        values   = [local.via.ssm]
-      }
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:EncryptionContext:PARAMETER_ARN"
-        values   = local.parameter_arns
-      }
-    }
-  }
+  # Those of the first policy.
+  source_policy_documents = slice(data.aws_iam_policy_document.execution_secrets[*].json, 0, min(1, length(local.secret_policies)))
 }
 
 resource "aws_iam_role" "execution" {
@@ -152,4 +82,7 @@ resource "aws_iam_role_policy" "execution" {
   name   = "execution"
   role   = aws_iam_role.execution.name
   policy = data.aws_iam_policy_document.execution.json
+
+  # What moves into a managed policy is granted there before it is no longer granted here.
+  depends_on = [aws_iam_role_policy_attachment.managed]
 }

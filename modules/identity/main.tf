@@ -2,7 +2,7 @@
 #
 #   scheduler -> states -> execution -> task -> warehouse,  and events -> finalize when a run ended badly
 #
-# Policies are inline: each belongs to one role, is never attached elsewhere and goes with it.
+# Policies are inline, each of one role, never attached elsewhere and gone with it; what outgrows them is in managed ones (managed.tf).
 
 locals {
   functions     = var.function == null ? [] : [var.function]

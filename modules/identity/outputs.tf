@@ -9,6 +9,7 @@ output "roles" {
     aws_iam_role_policy.states,
     aws_iam_role_policy.task,
     aws_iam_role_policy.warehouse,
+    aws_iam_role_policy_attachment.managed,
     aws_iam_role.warehouse,
   ]
 }

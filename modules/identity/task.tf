@@ -189,7 +189,7 @@ data "aws_iam_policy_document" "task" {
     resources = [local.role_arns.warehouse]
   }
 
-  # On Lambda the runner has to do itself what the ECS agent does for a task under the execution role: logs and secrets.
+  # On Lambda the runner has to do itself what the ECS agent does for a task under the execution role: logs, and secrets (secrets.tf).
   # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
   dynamic "statement" {
     for_each = local.functions
@@ -198,28 +198,6 @@ data "aws_iam_policy_document" "task" {
       sid       = "WriteFunctionLogs"
       actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
       resources = ["${var.arns.function_logs}:*"]
-    }
-  }
-
-  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/auth-and-access_iam-policies.html
-  dynamic "statement" {
-    for_each = length(local.secret_arns) > 0 ? local.functions : []
-
-    content {
-      sid       = "ReadSecrets"
-      actions   = ["secretsmanager:GetSecretValue"]
-      resources = local.secret_arns
-    }
-  }
-
-  # https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-access.html
-  dynamic "statement" {
-    for_each = length(local.parameter_arns) > 0 ? local.functions : []
-
-    content {
-      sid       = "ReadParameters"
-      actions   = ["ssm:GetParameter"]
-      resources = local.parameter_arns
     }
   }
 
@@ -334,52 +312,6 @@ data "aws_iam_policy_document" "task" {
     }
   }
 
-  # https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html#security-encryption-encryption-context
-  dynamic "statement" {
-    for_each = length(local.functions) > 0 && length(local.secret_arns) > 0 ? local.kms_keys : []
-
-    content {
-      sid       = "DecryptSecrets"
-      actions   = ["kms:Decrypt"]
-      resources = [statement.value]
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:ViaService"
-        values   = [local.via.secretsmanager]
-      }
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:EncryptionContext:SecretARN"
-        values   = local.secret_arns
-      }
-    }
-  }
-
-  # https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
-  dynamic "statement" {
-    for_each = length(local.functions) > 0 && length(local.parameter_arns) > 0 ? local.kms_keys : []
-
-    content {
-      sid       = "DecryptParameters"
-      actions   = ["kms:Decrypt"]
-      resources = [statement.value]
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:ViaService"
-        values   = [local.via.ssm]
-      }
-
-      condition {
-        test     = "StringEquals"
-        variable = "kms:EncryptionContext:PARAMETER_ARN"
-        values   = local.parameter_arns
-      }
-    }
-  }
-
   # Knows no encryption context.
   # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
   dynamic "statement" {
@@ -397,6 +329,9 @@ data "aws_iam_policy_document" "task" {
       }
     }
   }
+
+  # On Lambda the runner reads the secrets itself. Those of the first policy.
+  source_policy_documents = slice(data.aws_iam_policy_document.task_secrets[*].json, 0, min(1, length(data.aws_iam_policy_document.task_secrets)))
 }
 
 resource "aws_iam_role" "task" {
@@ -412,4 +347,14 @@ resource "aws_iam_role_policy" "task" {
   name   = "task"
   role   = aws_iam_role.task.name
   policy = data.aws_iam_policy_document.task.json
+
+  # What moves into a managed policy is granted there before it is no longer granted here.
+  depends_on = [aws_iam_role_policy_attachment.managed]
+
+  lifecycle {
+    precondition {
+      condition     = length(data.aws_iam_policy_document.task.minified_json) <= local.inline_characters
+      error_message = "Limit \"inline policies of a role\" of IAM: that of ${local.roles.task} has ${length(data.aws_iam_policy_document.task.minified_json)} of ${local.inline_characters} characters. ${local.managed_advice.task} (docs/limits.md)."
+    }
+  }
 }

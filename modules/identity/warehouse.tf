@@ -42,9 +42,31 @@ locals {
     read      = try(split(",", local.identity.read_databases), [])
     # <bucket>/<prefix>, the prefix empty or with a slash at its end
     write_locations = distinct([for key in ["s3_staging_dir", "s3_data_dir", "s3_tmp_table_dir"] : trimprefix(local.settings[key], "s3://") if can(local.settings[key])])
-    read_locations  = [for location in try(split(",", local.identity.read_locations), []) : trimprefix(location, "s3://")]
+    read_locations  = distinct([for location in try(split(",", local.identity.read_locations), []) : trimprefix(location, "s3://")])
   }
-  athenas = local.athena == null ? [] : [local.athena]
+
+  athenas   = local.athena == null ? [] : [local.athena]
+  locations = flatten([for athena in local.athenas : distinct(concat(athena.write_locations, athena.read_locations))])
+
+  # By policy, the databases that it is about: as many as fit into the inline one, the others in managed ones. A database takes two ARNs.
+  databases = flatten([for athena in local.athenas : [for kind in ["written", "read"] : [for name in athena[kind] : {
+    kind       = kind
+    name       = name
+    characters = 2 * (length("${athena.glue}:database/${name}") + 3)
+  }]]])
+  databases_before = [for n in range(length(local.databases)) : sum(concat([0], slice(local.databases, 0, n)[*].characters))]
+  databases_place = [
+    for characters in local.databases_before : characters < local.inline_databases ? 0 : 1 + floor((characters - local.inline_databases) / local.managed_databases)
+  ]
+  databases_policies = [
+    for place in distinct(local.databases_place) : {
+      for kind in ["written", "read"] : kind => [for n, database in local.databases : database.name if database.kind == kind && local.databases_place[n] == place]
+    }
+  ]
+
+  # Characters of databases in the inline policy, which has more to hold, and in a managed one.
+  inline_databases  = 2000
+  managed_databases = 4200
 }
 
 data "aws_iam_policy_document" "warehouse_trust" {
@@ -209,40 +231,6 @@ data "aws_iam_policy_document" "warehouse" {
     }
   }
 
-  # https://docs.aws.amazon.com/athena/latest/ug/fine-grained-access-to-glue-resources.html
-  dynamic "statement" {
-    for_each = local.athenas
-
-    content {
-      sid = "BuildTables"
-      actions = [
-        "glue:BatchCreatePartition", "glue:BatchDeletePartition", "glue:BatchGetPartition", "glue:CreateDatabase", "glue:CreatePartition",
-        "glue:CreateTable", "glue:DeletePartition", "glue:DeleteTable", "glue:DeleteTableVersion", "glue:GetDatabase", "glue:GetPartition",
-        "glue:GetPartitions", "glue:GetTable", "glue:GetTableVersions", "glue:GetTables", "glue:UpdatePartition", "glue:UpdateTable",
-      ]
-      resources = concat(
-        ["${statement.value.glue}:catalog"],
-        [for name in statement.value.written : "${statement.value.glue}:database/${name}"],
-        [for name in statement.value.written : "${statement.value.glue}:table/${name}/*"],
-      )
-    }
-  }
-
-  # https://docs.aws.amazon.com/athena/latest/ug/fine-grained-access-to-glue-resources.html
-  dynamic "statement" {
-    for_each = [for athena in local.athenas : athena if length(athena.read) > 0]
-
-    content {
-      sid     = "ReadTables"
-      actions = ["glue:BatchGetPartition", "glue:GetDatabase", "glue:GetPartition", "glue:GetPartitions", "glue:GetTable", "glue:GetTables"]
-      resources = concat(
-        ["${statement.value.glue}:catalog"],
-        [for name in statement.value.read : "${statement.value.glue}:database/${name}"],
-        [for name in statement.value.read : "${statement.value.glue}:table/${name}/*"],
-      )
-    }
-  }
-
   # https://docs.aws.amazon.com/athena/latest/ug/s3-permissions.html
   dynamic "statement" {
     for_each = local.athenas
@@ -267,30 +255,72 @@ data "aws_iam_policy_document" "warehouse" {
 
   # https://docs.aws.amazon.com/athena/latest/ug/s3-permissions.html
   dynamic "statement" {
-    for_each = local.athenas
+    for_each = length(local.locations) > 0 ? [local.locations] : []
 
     content {
       sid       = "FindBuckets"
       actions   = ["s3:GetBucketLocation"]
-      resources = distinct([for location in concat(statement.value.write_locations, statement.value.read_locations) : "arn:${var.location.partition}:s3:::${split("/", location)[0]}"])
+      resources = distinct([for location in statement.value : "arn:${var.location.partition}:s3:::${split("/", location)[0]}"])
     }
   }
 
-  # One statement a location: a prefix of one bucket is none of another.
+  # One statement a bucket, for all of its locations: a prefix of one bucket is none of another.
   # https://docs.aws.amazon.com/athena/latest/ug/s3-permissions.html
   dynamic "statement" {
-    for_each = flatten([for athena in local.athenas : concat(athena.write_locations, athena.read_locations)])
+    for_each = distinct([for location in local.locations : split("/", location)[0]])
 
     content {
       sid       = "ListData${statement.key}"
       actions   = ["s3:ListBucket"]
-      resources = ["arn:${var.location.partition}:s3:::${split("/", statement.value)[0]}"]
+      resources = ["arn:${var.location.partition}:s3:::${statement.value}"]
 
       condition {
         test     = "StringLike"
         variable = "s3:prefix"
-        values   = ["${join("/", slice(split("/", statement.value), 1, length(split("/", statement.value))))}*"]
+        values   = [for location in local.locations : "${trimprefix(location, "${statement.value}/")}*" if startswith(location, "${statement.value}/")]
       }
+    }
+  }
+
+  # Those of the first policy.
+  source_policy_documents = slice(data.aws_iam_policy_document.databases[*].json, 0, min(1, length(local.databases_policies)))
+}
+
+# The databases, which are as many as the team names: a document for each policy that they fill.
+data "aws_iam_policy_document" "databases" {
+  count = length(local.databases_policies)
+
+  # https://docs.aws.amazon.com/athena/latest/ug/fine-grained-access-to-glue-resources.html
+  dynamic "statement" {
+    for_each = [for names in [local.databases_policies[count.index].written] : names if length(names) > 0]
+
+    content {
+      sid = "BuildTables${local.numbers[count.index]}"
+      actions = [
+        "glue:BatchCreatePartition", "glue:BatchDeletePartition", "glue:BatchGetPartition", "glue:CreateDatabase", "glue:CreatePartition",
+        "glue:CreateTable", "glue:DeletePartition", "glue:DeleteTable", "glue:DeleteTableVersion", "glue:GetDatabase", "glue:GetPartition",
+        "glue:GetPartitions", "glue:GetTable", "glue:GetTableVersions", "glue:GetTables", "glue:UpdatePartition", "glue:UpdateTable",
+      ]
+      resources = concat(
+        ["${local.athena.glue}:catalog"],
+        [for name in statement.value : "${local.athena.glue}:database/${name}"],
+        [for name in statement.value : "${local.athena.glue}:table/${name}/*"],
+      )
+    }
+  }
+
+  # https://docs.aws.amazon.com/athena/latest/ug/fine-grained-access-to-glue-resources.html
+  dynamic "statement" {
+    for_each = [for names in [local.databases_policies[count.index].read] : names if length(names) > 0]
+
+    content {
+      sid     = "ReadTables${local.numbers[count.index]}"
+      actions = ["glue:BatchGetPartition", "glue:GetDatabase", "glue:GetPartition", "glue:GetPartitions", "glue:GetTable", "glue:GetTables"]
+      resources = concat(
+        ["${local.athena.glue}:catalog"],
+        [for name in statement.value : "${local.athena.glue}:database/${name}"],
+        [for name in statement.value : "${local.athena.glue}:table/${name}/*"],
+      )
     }
   }
 }
@@ -320,4 +350,14 @@ resource "aws_iam_role_policy" "warehouse" {
   name   = "warehouse"
   role   = aws_iam_role.warehouse.name
   policy = data.aws_iam_policy_document.warehouse.json
+
+  # What moves into a managed policy is granted there before it is no longer granted here.
+  depends_on = [aws_iam_role_policy_attachment.managed]
+
+  lifecycle {
+    precondition {
+      condition     = length(data.aws_iam_policy_document.warehouse.minified_json) <= local.inline_characters
+      error_message = "Limit \"inline policies of a role\" of IAM: that of ${local.roles.warehouse} has ${length(data.aws_iam_policy_document.warehouse.minified_json)} of ${local.inline_characters} characters. Name fewer or shorter locations in read_locations of warehouse.identity: one prefix above several does for all of them (docs/limits.md)."
+    }
+  }
 }

@@ -59,6 +59,14 @@ resource "aws_cloudwatch_dashboard" "this" {
       }],
     )
   })
+
+  lifecycle {
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+    precondition {
+      condition     = length(flatten([for graph in local.graphs : [for metric in graph.metrics : metric[1]]])) <= 2500
+      error_message = "Limit \"metrics of a dashboard\" of CloudWatch: ${length(var.jobs)} jobs of ${var.id} have ${length(flatten([for graph in local.graphs : [for metric in graph.metrics : metric[1]]]))} of 2500. Give some of the jobs to another environment, or set observability.dashboard = false (docs/limits.md)."
+    }
+  }
 }
 
 # The questions of docs/operations.md, where the console offers them.

@@ -311,6 +311,13 @@ resource "aws_iam_role" "deployer" {
 
   # A trust policy can't name a provider that doesn't exist yet.
   depends_on = [aws_iam_openid_connect_provider.this]
+
+  lifecycle {
+    precondition {
+      condition     = length(data.aws_iam_policy_document.trust["${each.key}/deployer"].minified_json) <= var.trust_characters
+      error_message = "Limit \"trust policy of a role\" of IAM: that of ${local.role_names["${each.key}/deployer"]} has ${length(data.aws_iam_policy_document.trust["${each.key}/deployer"].minified_json)} of ${var.trust_characters} characters. Name fewer subjects (one with a wildcard behind its full owner does for several), or have the account's quota for role trust policies raised and say so in oidc.trust_characters (docs/limits.md)."
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "deployer" {
@@ -319,4 +326,12 @@ resource "aws_iam_role_policy" "deployer" {
   name   = "deployer"
   role   = aws_iam_role.deployer[each.key].name
   policy = data.aws_iam_policy_document.deployer[each.key].json
+
+  lifecycle {
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+    precondition {
+      condition     = length(data.aws_iam_policy_document.deployer[each.key].minified_json) <= 10240
+      error_message = "Limit \"inline policies of a role\" of IAM: that of ${local.role_names["${each.key}/deployer"]} has ${length(data.aws_iam_policy_document.deployer[each.key].minified_json)} of 10240 characters, because it may move the pointers of ${length(local.checked)} environments for pull requests. Check pull requests in fewer environments: those with slim_ci.state_target in a deployment that has deployers (docs/limits.md)."
+    }
+  }
 }

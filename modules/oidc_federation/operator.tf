@@ -180,6 +180,13 @@ resource "aws_iam_role" "operator" {
 
   # A trust policy can't name a provider that doesn't exist yet.
   depends_on = [aws_iam_openid_connect_provider.this]
+
+  lifecycle {
+    precondition {
+      condition     = length(data.aws_iam_policy_document.trust["${each.key}/operator"].minified_json) <= var.trust_characters
+      error_message = "Limit \"trust policy of a role\" of IAM: that of ${local.role_names["${each.key}/operator"]} has ${length(data.aws_iam_policy_document.trust["${each.key}/operator"].minified_json)} of ${var.trust_characters} characters. Name fewer subjects (one with a wildcard behind its full owner does for several), or have the account's quota for role trust policies raised and say so in oidc.trust_characters (docs/limits.md)."
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "operator" {

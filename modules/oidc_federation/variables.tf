@@ -41,6 +41,11 @@ variable "max_session_seconds" {
   type        = number
 }
 
+variable "trust_characters" {
+  description = "IAM's quota for the trust policy of a role, as the account has it."
+  type        = number
+}
+
 variable "iam" {
   description = "Path, permissions boundary and name prefix of every role."
   type = object({

@@ -1,6 +1,9 @@
 # The same image as a function, for what is light. It is there where an environment runs anything on it.
 
 locals {
+  # base64 has four characters for three bytes.
+  function_bytes = floor(length(base64encode(jsonencode(local.env_vars))) / 4) * 3
+
   image_region = try(regex("^\\d{12}\\.dkr\\.ecr(?:-fips)?\\.([a-z0-9-]+)\\.", var.image)[0], null)
 }
 
@@ -65,8 +68,8 @@ resource "aws_lambda_function" "this" {
 
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
     precondition {
-      condition     = length(jsonencode(local.env_vars)) <= 4096
-      error_message = "env_vars and the ARNs of secrets are more than the 4 KB that Lambda allows for environment variables: shorten them, or leave compute on fargate."
+      condition     = local.function_bytes <= 4096
+      error_message = "Limit \"environment of a function\" of Lambda: env_vars and the ARNs of secrets of ${var.id} have ${local.function_bytes} of 4096 bytes. Shorten them, keep several values in one secret, or leave compute on fargate (docs/limits.md)."
     }
 
     # https://docs.aws.amazon.com/lambda/latest/api/API_Environment.html

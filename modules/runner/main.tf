@@ -46,26 +46,11 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   capacity_providers = ["FARGATE", "FARGATE_SPOT"]
 }
 
-resource "aws_ecs_task_definition" "this" {
-  family                   = var.id
-  requires_compatibilities = ["FARGATE"]
-  network_mode             = "awsvpc"
-  cpu                      = var.compute.sizes[0].cpu
-  memory                   = var.compute.sizes[0].memory
-  task_role_arn            = var.task_role_arn
-  execution_role_arn       = var.execution_role_arn
+# ECS takes 64 KiB of a task definition; beside its containers there are the names of the family, the roles and the volume, and the tags.
 
-  # A run that goes on while this changes has read the old revision's ARN; ECS starts no task of a deregistered one.
-  skip_destroy = true
-
-  runtime_platform {
-    operating_system_family = "LINUX"
-    cpu_architecture        = var.compute.architecture
-  }
-
-  volume {
-    name = "tmp"
-  }
+locals {
+  container_bytes = floor(length(base64encode(local.container_definitions)) / 4) * 3
+  other_bytes     = 16384
 
   container_definitions = jsonencode([{
     name      = local.container
@@ -101,6 +86,38 @@ resource "aws_ecs_task_definition" "this" {
       }
     }
   }])
+}
+
+resource "aws_ecs_task_definition" "this" {
+  family                   = var.id
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.compute.sizes[0].cpu
+  memory                   = var.compute.sizes[0].memory
+  task_role_arn            = var.task_role_arn
+  execution_role_arn       = var.execution_role_arn
+
+  # A run that goes on while this changes has read the old revision's ARN; ECS starts no task of a deregistered one.
+  skip_destroy = true
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.compute.architecture
+  }
+
+  volume {
+    name = "tmp"
+  }
+
+  container_definitions = local.container_definitions
 
   tags = var.tags
+
+  lifecycle {
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html
+    precondition {
+      condition     = local.container_bytes <= 65536 - local.other_bytes
+      error_message = "Limit \"task definition\" of ECS: env_vars and secrets of ${var.id} make it ${local.container_bytes} of ${65536 - local.other_bytes} bytes. Name fewer or shorter ones: what is no secret can be vars or a file of the project, and one secret can hold several values (docs/limits.md)."
+    }
+  }
 }

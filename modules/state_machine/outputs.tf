@@ -22,3 +22,8 @@ output "log_groups" {
     announce = aws_cloudwatch_log_group.announce.name
   }
 }
+
+output "bytes" {
+  description = "How many bytes of a state's payload CONFIG takes and each job does in a run's record, and how many they may."
+  value       = { config = local.config_bytes, config_at_most = local.config_bytes_at_most, jobs = local.job_bytes, job_at_most = local.job_bytes_at_most }
+}

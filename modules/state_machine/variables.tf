@@ -116,7 +116,6 @@ variable "settings" {
         on_timeout      = string
       }))
     }))
-    env_vars = map(string)
   })
 }
 

@@ -114,7 +114,6 @@ def config(**changes: object) -> dict[str, Any]:
                 ],
             },
         },
-        "env_vars": {},
         "roles": {role: f"arn:aws:iam::123456789012:role/{role}" for role in ("states", "task", "warehouse", "execution")},
         "ecs": {
             "cluster": "arn:aws:ecs:eu-central-1:123456789012:cluster/analytics-prod",

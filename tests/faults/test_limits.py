@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -199,14 +200,32 @@ def test_an_outcome_fits_into_the_answer_that_the_state_machine_reads(text: str)
     assert len(large["failures"]) == 10 and size(large) - size(small) < 100, "the number of nodes does not matter"
 
 
+def largest_job() -> dict[str, Any]:
+    """A job of as many steps as there may be, as long as modules/state_machine/config.tf lets one be."""
+    filled = {"on_failure": "continue", "timeout_seconds": 3600, "compute": "fargate", "on_timeout": "fail"}
+
+    def job(characters: int) -> dict[str, Any]:
+        commands = [f"build --select {'x' * characters}"]
+        return {"vars": "{}", "steps": [{"name": f"{place:040}", "commands": commands, **filled} for place in range(MOST_STEPS)]}
+
+    def size_of(job: Mapping[str, Any]) -> int:
+        request = {"job": "largest", "steps": job["steps"], "job_vars": job["vars"]}
+        return size({"steps": job["steps"], "request": {"S": json.dumps(request, ensure_ascii=False)}})
+
+    left = PAYLOAD_BYTES // 2 - size_of(job(0))
+    found = job(left // (2 * MOST_STEPS))
+    assert 0 <= PAYLOAD_BYTES // 2 - size_of(found) < 2 * MOST_STEPS
+    return found
+
+
 def test_the_payloads_of_the_largest_run_do_not_grow_with_its_nodes() -> None:
     outcome = {name: value for name, value in marshal(worst_outcome(5000, "\U0001f9e8" * 5000)).items() if name not in ("pk", "sk")}
     with mock_aws():
         cloud = make_cloud()
         for place in range(1, MOST_STEPS + 1):
             cloud.attempts[str(place)] = Attempt(outcome, "States.TaskFailed", stopped(10))
-        asked = [{"name": f"{place:040}", "commands": ["build"], "on_failure": "continue"} for place in range(MOST_STEPS)]
-        execution = cloud.run({"steps": asked})
+        cloud.configure(jobs={"largest": largest_job()})
+        execution = cloud.run({"job": "largest", "reason": "r" * 500, "trigger": "t" * 100})
         assert execution.error is None
         assert len(execution.output["steps"]) == MOST_STEPS + 1
         # What leaves it holds all that it carries: the record and the results of all steps.

@@ -163,7 +163,6 @@ def config_of(environment: str) -> dict[str, Any]:
                 ],
             }
         },
-        "env_vars": {},
         "roles": {kind: f"{role}-{kind}" for kind in ("states", "task", "warehouse", "execution")},
         "ecs": {
             "cluster": f"{ecs}:cluster/analytics-{environment}",

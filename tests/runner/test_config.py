@@ -46,7 +46,7 @@ def test_a_configuration_of_another_schema_is_refused_before_it_is_read(environm
 
 
 def test_every_key_that_the_runner_needs_is_named_when_it_is_missing(environment: dict[str, Any]) -> None:
-    needed = [key for key in environment if key not in ("account", "table", "finalize", "topic", "retry", "env_vars", "ecs")]
+    needed = [key for key in environment if key not in ("account", "table", "finalize", "topic", "retry", "ecs")]
     assert len(needed) > 10
     for key in needed:
         less = {name: value for name, value in copy.deepcopy(environment).items() if name != key}

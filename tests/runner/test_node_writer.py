@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbt_runner.events import NodeResult
+from dbt_runner.events import Batch, NodeResult
 from dbt_runner.logs import JsonLog
 from dbt_runner.node_writer import NodeWriter, ResultsNotWritten
 from dbt_runner.request import AttemptKey
@@ -163,6 +163,8 @@ def test_a_node_item_is_as_the_contract_has_it(store: Store) -> None:
         relation='"a"."b"."orders"',
         rows=7,
         failures=3,
+        batches=(Batch("2026-11-22T00:00:00.000Z", "2026-11-23T00:00:00.000Z", "error", "a bad day", 1.5),),
+        batches_total=1,
     )
     with writer(Flaky(store)) as nodes:
         nodes.add(full)
@@ -174,10 +176,10 @@ def test_a_node_item_is_as_the_contract_has_it(store: Store) -> None:
         line for line in (ROOT / "docs/architecture.md").read_text().splitlines() if line.startswith("| `RUN#<env>#<run id>` | `NODE#")
     )
     contract = set(re.findall(r"`(\w+)`", row.split("|")[3]))
-    assert contract <= set(orders)
+    assert contract <= {*orders, *orders["batches"][0]}
     assert (orders["step"], orders["attempt"], orders["rows"], orders["seconds"]) == ("build", 2, 7, 1.5)
     assert len(orders["message"]) == 4000
-    assert {"relation", "rows", "failures"}.isdisjoint(items["bare"]), "what is not known is not there"
+    assert {"relation", "rows", "failures", "batches", "batches_total"}.isdisjoint(items["bare"]), "what is not known is not there"
 
 
 # What DynamoDB refuses

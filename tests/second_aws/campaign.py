@@ -150,5 +150,5 @@ def _fill(target: Engine) -> None:
         *(("lake", f"{folder}/x") for folder in ("staging", "marts", "raw", "secret")),
     ):
         s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
-    for database in ("marts", "raw", "secret"):
+    for database in ("marts", refusals.MORE, "raw", "secret"):
         glue.create_database(DatabaseInput={"Name": database})

@@ -20,6 +20,7 @@ from typing import Any
 from dbt_runner.local.clients import ACCOUNT, REGION, boto3_client, client_environ, without_aws_settings
 from dbt_runner.local.terraform import Terraform
 from flow.support import CANARIES, CONTROL, SECRETS, Stack
+from terraform import largest
 from terraform.tool import ROOT, copy_checkout
 
 HERE = Path(__file__).parent
@@ -28,6 +29,8 @@ PYTHON = VENV / "bin" / "python"
 _START_SECONDS = 60
 
 FIRST, SECOND = "moto", "ministack"
+# The name of the environment that is as large as docs/limits.md says; with the rest of their names its roles' have 64 characters.
+LARGEST = f"largest-{'e' * 40}"
 
 
 @dataclass
@@ -73,13 +76,24 @@ class Engine:
         secret = self.client("secretsmanager").create_secret(Name="canary", SecretString=json.dumps({"token": CANARIES["secret"]}))["ARN"]
         # IAM knows a secret by its whole ARN, with the characters that Secrets Manager has put behind its name.
         secrets = {**SECRETS, "DBT_ENV_SECRET_CANARY": f"{secret}:token::"}
+        own = {name: self._secret(number) for number, name in enumerate(largest.secrets(largest.SECRETS - len(secrets)))}
+        tasks = largest.tasks({**own, **secrets})
+        warehouse = {"type": "duckdb", "settings": {"path": f"{self.home}/{LARGEST}.duckdb", "threads": "4"}}
         environ = client_environ(self.endpoint)
         terraform = Terraform(folder, environ={**without_aws_settings(os.environ), **environ}, warn=lambda text: None)
         terraform.init()
-        variables = {"endpoint": self.endpoint, "home": str(self.home), "region": REGION}
+        variables: dict[str, Any] = {"endpoint": self.endpoint, "home": str(self.home), "region": REGION}
+        # The models read what those of the other environments have.
+        variables["largest"] = {LARGEST: {**tasks, "warehouse": warehouse, "env_vars": {**tasks["env_vars"], "CONTROL": CONTROL}}}
         outputs = terraform.apply({**variables, "kms_key_arn": key, "secrets": secrets, "control": CONTROL})
         self.table, self.bucket = outputs["table"], outputs["bucket"]
         self.stack = Stack(self.process, {**environ, **outputs["cli"]}, self.home)
+
+    def _secret(self, number: int) -> str:
+        """Makes a secret with a name as long as that of the largest environment, and returns its ARN."""
+        name = largest.secret_arn(number).rsplit(":", 1)[1].removesuffix("-AbCdEf")
+        arn: str = self.client("secretsmanager").create_secret(Name=name, SecretString=f"secret-value-{number:03}")["ARN"]
+        return arn
 
 
 def installed() -> bool:

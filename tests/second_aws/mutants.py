@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from second_aws.decisions import Decision, Statements, distinct
 from second_aws.engine import Engine
 
-# By role: its inline policy and its trust.
+# By role: its policies, inline and managed, and its trust.
 Policies = Mapping[str, Mapping[bool, Statements]]
 # The word for a role, whether it is of its trust, and the statement's sid: one statement of the module's code.
 Statement = tuple[str, bool, str]
@@ -26,14 +26,21 @@ def policies(engine: Engine) -> Policies:
     for page in iam.get_paginator("list_roles").paginate(PathPrefix="/data/"):
         for role in page["Roles"]:
             name = role["RoleName"]
-            documents = [iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"] for policy in _inline(iam, name)]
+            documents = [*_inline(iam, name), *_managed(iam, name)]
             found[name] = {True: _by_sid([role["AssumeRolePolicyDocument"]]), False: _by_sid(documents)}
     return found
 
 
-def _inline(iam: Any, role: str) -> list[str]:
-    names: list[str] = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    return names
+def _inline(iam: Any, role: str) -> Iterator[Any]:
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+
+
+def _managed(iam: Any, role: str) -> Iterator[Any]:
+    for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        arn = attached["PolicyArn"]
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        yield iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
 
 
 def _by_sid(documents: Iterable[Any]) -> Statements:

@@ -20,7 +20,7 @@ from typing import Any
 from dbt_runner import promotion, publish, release
 from dbt_runner.store import Store, environment_pk
 from flow.support import FAULTS, wait_for
-from second_aws.engine import FIRST, Engine
+from second_aws.engine import FIRST, LARGEST, Engine
 from second_aws.paths import Path, of_run
 
 RELEASE, BROKEN = "faults-1", "broken-2"
@@ -276,11 +276,19 @@ def _failures(cloudwatch: Any, environment: str) -> float:
     return float(sum(point["Sum"] for point in points))
 
 
+def largest_job(scene: Scene) -> Paths:
+    """The largest job of the environment that is as large as docs/limits.md says."""
+    paths = scene.run({"job": "largest", "trigger": "t" * 100, "reason": "r" * 500})
+    assert paths[0].status == "SUCCEEDED", paths[0]
+    return paths
+
+
 # By environment, in order. `busy` has no health check: what costs a container less stands there.
 SCENARIOS: Mapping[str, tuple[Callable[[Scene], Paths], ...]] = {
     "prod": (success, failing_model, resume, lock, abort, four_starts, stop, schedule, dead_owner),
     "prod-2": (on_lambda, queue, abort, unknown_job, no_object, expression, nulls, no_command, resume_of_nothing),
     "busy": (unknown_release, alarm, rollback, failing_test, kill, out_of_memory, lock, abort, odd_text, ended_owner),
+    LARGEST: (largest_job,),
 }
 
 

@@ -70,7 +70,7 @@ def test_plan_is_as_its_inventory_says(name: str, leave_out: str | None, request
 
 
 # What a team names itself. The names of jobs are a team's, too, but what a job holds is not.
-TEAMS_OWN = {("warehouse", "settings"), ("warehouse", "identity"), ("env_vars",), ("jobs", "*", "vars")}
+TEAMS_OWN = {("warehouse", "settings"), ("warehouse", "identity"), ("jobs", "*", "vars")}
 
 
 def key_paths(value: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:

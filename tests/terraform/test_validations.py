@@ -87,8 +87,8 @@ class Case:
     value: Any
     message: str
 
-    def variables(self) -> dict[str, Any]:
-        document = copy.deepcopy(GOOD)
+    def variables(self, good: Mapping[str, Any] = GOOD) -> dict[str, Any]:
+        document: dict[str, Any] = copy.deepcopy(dict(good))
         *parents, last = (int(part) if part.isdigit() else part for part in self.at.split("."))
         place: Any = document
         for part in parents:
@@ -105,6 +105,14 @@ COMPUTES = (f"{PROD}.compute.type", f"{PROD}.health_check.compute", f"{FIRST}.co
 OIDC = "oidc.environments.prod"
 GRANTS = (("deployer", "github"), ("operator", "okta"))
 OWNED = "The runner sets --project-dir"
+
+# Vars with one character more than the runner takes. It counts JSON in ASCII, with blanks.
+TOO_LONG = (
+    json.dumps({"text": "x" * 49_989}),
+    json.dumps({"text": "ä" * 8_332}, ensure_ascii=False),
+    json.dumps({"text": "\U0001f9e8" * 4_166}, ensure_ascii=False),
+    json.dumps({"numbers": list(range(9_000))}, separators=(",", ":")),
+)
 
 CASES = [
     *(Case(f"{HOURLY}.vars", bad, "vars must be a JSON object; write vars = jsonencode") for bad in ("day: x", "[1]", "3")),
@@ -124,7 +132,7 @@ CASES = [
         Case(f"environments.{bad}", DUCKDB, f"(the names of the other topics and state machines): {bad}.")
         for bad in ("Prod", "a#b", "a*", "1a", "a-", "x-finalize", "x-announce", "x-chat", "x-alarms")
     ),
-    Case(f"environments.{'e' * 50}", DUCKDB, "must fit in IAM's 64 characters"),
+    Case(f"environments.{'e' * 50}", DUCKDB, 'Limit "name of a role" of IAM'),
     Case("iam.name_prefix", "p" * 41, "must fit in IAM's 64 characters"),
     # compute
     *(Case(at, "ec2", "must be fargate or lambda: prod.") for at in COMPUTES),
@@ -272,11 +280,38 @@ CASES = [
         Case("kms_key_services", [bad], f"kms_key_services must be service principals, such as cloudwatch.amazonaws.com: {bad}.")
         for bad in ("cloudwatch", "*", "arn:aws:iam::123456789012:root")
     ),
+    # Limits of docs/limits.md, each with one more than AT_LIMIT has.
+    *(Case(f"{HOURLY}.vars", bad, 'Limit "vars of a job"') for bad in TOO_LONG),
+    Case("oidc.providers.github.audiences", [f"audience-{n}" for n in range(101)], 'Limit "identity provider" of IAM'),
+    Case("oidc.providers.github.audiences", ["a" * 256], 'Limit "identity provider" of IAM'),
+    *(Case("oidc.trust_characters", bad, "as Service Quotas shows it") for bad in (2047, 8193, 4096.5)),
+    Case("iam.path", f"/{'p' * 511}/", 'Limit "path of a role" of IAM: iam.path has 513 of 512'),
+    Case(
+        "notifications", {"emails": ["a@example.com"], "owners": {"finance": [f"p{n}@example.com" for n in range(200)]}},
+        'Limit "filter policies of a topic" of SNS',
+    ),
+    Case(
+        "environments", {f"e{n}": {**DUCKDB, "jobs": {f"j{m}": {"steps": [STEP]} for m in range(167)}} for n in range(3)},
+        'Limit "anomaly detection models"',
+    ),
+    Case("tags", {f"tag-{n}": "x" for n in range(51)}, 'Limit "tags of a resource" of AWS'),
+    Case("tags", {"t": "x" * 257}, "of 128 characters for a key and 256 for a value: t "),
     *(
         Case("kms_key_arn", bad, "must be the ARN of a key")
         for bad in ("", "alias/dbt", *(f"arn:aws:kms:eu-central-1:123456789012:{key}" for key in ("alias/dbt", "key/*")))
     ),
 ]  # fmt: skip
+
+# What is just allowed. `jobs` is a number: that of all environments.
+AT_LIMIT: dict[str, Any] = {
+    f"{HOURLY}.vars": json.dumps({"text": "x" * 49_988}),
+    f"{PROD}.jobs.nightly.vars": json.dumps({"text": "\U0001f9e8" * 4_165}, ensure_ascii=False),
+    "oidc.providers.github.audiences": ["sts.amazonaws.com", *("a" * 252 + f"{n:03}" for n in range(99))],
+    "iam.path": f"/{'p' * 510}/",
+    "notifications.emails": [f"team-{n}@example.com" for n in range(200)],
+    "tags": {f"tag-{n}{'k' * 120}": "x" * 256 for n in range(50)},
+    "jobs": 500,
+}
 
 
 class Variables:
@@ -318,6 +353,16 @@ def test_good_input_is_accepted(variables: Variables) -> None:
     assert variables.errors(GOOD) == []
 
 
+def test_what_is_just_within_the_limits_is_accepted(variables: Variables) -> None:
+    document = copy.deepcopy(GOOD)
+    for at, value in AT_LIMIT.items():
+        if at != "jobs":
+            document = Case(at, value, "").variables(document)
+    more = AT_LIMIT["jobs"] - len(document["environments"]["prod"]["jobs"])
+    document["environments"]["prod"]["jobs"].update({f"job-{n}": {"steps": [STEP]} for n in range(more)})
+    assert variables.errors(document) == []
+
+
 def test_what_is_not_given_has_a_default(variables: Variables) -> None:
     required = {key: GOOD[key] for key in ("name", "image", "network")}
     assert variables.errors(required | {"environments": {"dev": DUCKDB}}) == []
@@ -344,7 +389,17 @@ def test_a_secret_given_by_mistake_is_not_printed(variables: Variables) -> None:
     assert "hunter2" not in "".join(errors)
 
 
-# The commands that Terraform accepts are those that the runner runs.
+# What Terraform accepts is what the runner takes.
+
+
+def test_vars_are_as_long_as_the_runner_takes_them() -> None:
+    from dbt_runner.errors import TypedError
+    from dbt_runner.variables import parse
+
+    assert all(parse(value) for at, value in AT_LIMIT.items() if at.endswith(".vars"))
+    for text in TOO_LONG:
+        with pytest.raises(TypedError, match="50,000"):
+            parse(text)
 
 
 def test_known_commands_are_the_runners(variables: Variables) -> None:

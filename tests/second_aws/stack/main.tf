@@ -37,6 +37,11 @@ variable "control" {
   type        = string
 }
 
+variable "largest" {
+  description = "The environment that is as large as docs/limits.md says, by its name."
+  type        = any
+}
+
 variable "region" {
   description = "Region that the emulator plays."
   type        = string
@@ -95,12 +100,12 @@ locals {
     busy   = { overlap = "fail", health_check = { enabled = false }, compute = { spot = false } }
   }
 
-  # Runs nothing: its warehouse role has the most statements.
+  # Runs nothing: its warehouse role has the most statements, and more databases than its inline policy holds.
   lake = {
     warehouse = {
       type     = "athena"
       settings = { region_name = var.region, work_group = "primary", schema = "marts", s3_staging_dir = "s3://lake/staging/", s3_data_dir = "s3://lake/marts/" }
-      identity = { read_databases = "raw", read_locations = "s3://lake/raw/" }
+      identity = { databases = join(",", [for n in range(16) : format("analytics_production_marts_%03d", n)]), read_databases = "raw", read_locations = "s3://lake/raw/" }
     }
     jobs = {}
   }
@@ -118,7 +123,7 @@ module "dbt" {
     security_group_ids = [data.aws_security_group.default.id]
   }
 
-  environments = merge({ lake = local.lake }, {
+  environments = merge({ lake = local.lake }, var.largest, {
     for name, environment in local.environments : name => {
       warehouse       = { type = "duckdb", settings = { path = "${var.home}/${name}.duckdb", threads = "4" } }
       compute         = merge(environment.compute, { sizes = [{ cpu = 1024, memory = 4096 }, { cpu = 2048, memory = 8192 }] })
