@@ -65,9 +65,10 @@ _SEEDS: Mapping[str, str] = {
     "wrong type": "id,name\nx,a\n",
     "no rows": "id,name\n",
 }
+# Without fail_fast: a thread of dbt may start another node before dbt has seen the failure, which then calls it skipped although it ran.
+# So what a project comes to differs from run to run. tests/field/situations.py has it.
 _FLAGS: Sequence[Mapping[str, Any]] = (
     *({},) * 6,
-    {"fail_fast": True},
     {"warn_error": True},
     {"warn_error_options": {"error": ["LogTestResult"]}},
     {"warn_error_options": {"silence": ["JinjaLogWarning"]}},
@@ -79,7 +80,6 @@ _FLAGS: Sequence[Mapping[str, Any]] = (
 _ARGUMENTS: Sequence[Sequence[str]] = (
     *((),) * 8,
     ("--full-refresh",),
-    ("--fail-fast",),
     ("--select", "tag:even"),
     ("--exclude", "tag:even"),
     ("--select", "tag:even+", "--indirect-selection", "buildable"),

@@ -106,7 +106,7 @@ def differences(project: Generated, store: Store, environment: dict[str, Any], w
 
 
 def _warehouse(folder: Path) -> Warehouse:
-    # One thread: with --fail-fast, which nodes still run is a matter of chance otherwise.
+    # One thread, so that both run nodes in the same order.
     settings: dict[str, Any] = {"path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 1}
     return Warehouse("duckdb", settings, {})
 

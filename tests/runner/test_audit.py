@@ -21,6 +21,7 @@ from dbt_runner.outcome import Outcome
 from dbt_runner.release import ReleaseMeta
 from dbt_runner.request import AttemptKey
 from dbt_runner.store import Store, StoredObject
+from dbt_runner.warning_tally import DbtWarning
 from runner import projects
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
         image="sha256:0123",
         node_rows=StoredObject("audit/nodes/x", "cd", 4),
         left_out=["3 messages after the end"],
+        warnings=[DbtWarning("DeprecatedModel", "w", 3)],
         concerns={"model.shop.a": Concern("o" * 201, 2)},
     )
     store.put(outcome_item(KEY, CLAIM, failed, evidence))
@@ -64,7 +66,7 @@ def test_an_outcome_item_is_as_the_contract_has_it(store: Store) -> None:
     release = {"version", "digest", "manifest_digest", "git_commit", "dbt_version"}
     assert set(item["release"]) == set(item["state"]) == release
     nested = {"unique_id", "status", "owner", "blocked", "command", "success", "selected", "key", "sha256", "bytes", "cache"}
-    nested |= release | {"reason", "unpublished", "documentation", "report"}
+    nested |= release | {"reason", "unpublished", "documentation", "report", "event", "count", "text"}
     assert set(item) - {"pk", "sk"} == documented("Outcome:") - nested
     assert (item["exit_code"], item["error"], item["seconds"], item["peak_memory_mib"]) == (10, "Dbt.ModelError", 9, 512)
     assert len(item["message"]) == 4000

@@ -91,7 +91,12 @@ def test_everything_that_is_shown_applies(name: str, own: Terraform, checkout: P
         found = apply(own, checkout, HERE / "inputs" / "two_environments.tfvars.json")
     else:
         file = _FILES.get(name)
-        found = apply(own, checkout / "examples" / name, HERE / "inputs" / file if file else _INPUTS[name])
+        inputs = json.loads((HERE / "inputs" / file).read_text()) if file else _INPUTS[name]
+        # A security group of a warehouse is one that is there, which an empty account has not.
+        for target in inputs.get("warehouse_targets", {}).values():
+            if target.pop("security_group_id", None):
+                target["cidr"] = "10.30.1.0/24"
+        found = apply(own, checkout / "examples" / name, inputs)
     assert found and found <= APPLIED
 
 

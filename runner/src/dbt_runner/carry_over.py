@@ -79,7 +79,8 @@ class Comparison:
 
 def runs_of(asked: AttemptRequest) -> list[EarlierRun]:
     """The runs that a run resumes, the oldest first."""
-    pairs = reversed(list(zip(asked.resumes, asked.resumed_releases, strict=True)))
+    releases = asked.resumed_releases or [asked.release] * len(asked.resumes)
+    pairs = reversed(list(zip(asked.resumes, releases, strict=True)))
     return [EarlierRun(place, run_id, version) for place, (run_id, version) in enumerate(pairs)]
 
 

@@ -155,7 +155,7 @@ class AttemptRequest:
         artifacts: the prefix of the run's artifacts in the bucket.
         project: the dbt project of the environment when the run began, of which its releases have to be; None where nothing was promoted.
         resumes: the ids of the runs of which this one does the rest, the latest first; mostly none.
-        resumed_releases: for each of these the version that it ran.
+        resumed_releases: for each of these the version that it ran; empty where all had this run's.
         step: None for the health check.
         job: None where the run is no job's.
         defer_to: the version of the release whose manifest the commands may compare with and defer to; None where none does.

@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from dbt_runner.batches import BatchResults
 from dbt_runner.diagnosis import unmet
 from dbt_runner.events import (
     BAD_STATUSES,
@@ -43,6 +42,7 @@ from dbt_runner.events import (
     WorkerSpec,
 )
 from dbt_runner.evidence import describe
+from dbt_runner.microbatch import BatchResults
 from dbt_runner.texts import fit
 from dbt_runner.wire import MAX_COUNT, encode
 
