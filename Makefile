@@ -38,7 +38,7 @@ demo-rollback: setup ## a broken release and the way back, on the embedded AWS
 	@$(BIN)/dbt-runner local rollback
 
 .PHONY: test
-test: setup ## everything the project promises
+test: setup ## what the project promises: one of each kind, for every day; test-slow has the rest
 	@$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: faults

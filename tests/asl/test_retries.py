@@ -63,7 +63,7 @@ def test_definition_retries_what_the_table_of_errors_calls_retryable() -> None:
     assert render.load("dbt_run.asl.json")["States"]["Prepare"]["Assign"]["retryable"] == [kind.name for kind in RETRYABLE]
 
 
-@pytest.mark.parametrize("attempt", [1, 2, 3])
+@pytest.mark.parametrize("attempt", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("kind", [kind for kind in ERRORS.values() if kind.name != "Dbt.EnvironmentBusy"], ids=lambda kind: kind.name)
 def test_error_is_retried_exactly_where_it_can_pass_and_an_attempt_is_left(cloud: Cloud, kind: ErrorKind, attempt: int) -> None:
     cloud.configure(compute=compute(cloud, sizes=3))

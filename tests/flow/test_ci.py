@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group(
 ENVIRONMENT = "busy"
 
 
+@pytest.mark.slow
 def test_a_pull_request_builds_what_it_changes_beside_what_is_there(stack: Stack, tmp_path: Path) -> None:
     stack.run(ENVIRONMENT, {"steps": [{"name": "fast", "commands": ["run --select fast"]}]})
     project = tmp_path / "pull_request"

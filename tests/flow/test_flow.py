@@ -29,6 +29,7 @@ def archived(stack: Stack, key: str) -> Any:
         return None
 
 
+@pytest.mark.slow
 def test_a_second_plan_changes_nothing(stack: Stack) -> None:
     assert stack.terraform().plan() == []
 
@@ -117,6 +118,7 @@ def test_a_failing_test_fails_the_run(stack: Stack) -> None:
     assert failure["unique_id"].startswith("test.shop.accepted_values_wrong")
 
 
+@pytest.mark.slow
 def test_a_step_may_fail_without_failing_the_run(stack: Stack) -> None:
     steps = [step("run --select broken", name="may_fail", on_failure="continue"), step("run --select fast")]
     execution, record = stack.run("local", {"steps": steps})
@@ -140,6 +142,7 @@ VARS = {
 }
 
 
+@pytest.mark.slow
 def test_vars_and_full_refresh_reach_dbt(stack: Stack) -> None:
     document = {"steps": [step("run --select fast")], "vars": json.dumps(VARS), "full_refresh": True}
     execution, record = stack.run("local", document)

@@ -37,6 +37,7 @@ def test_skip_ends_the_second_run_at_once_and_an_aborted_one_stops_its_task_and_
     assert _running_tasks(stack, "local") == [], "the lock is free when the task has stopped, and no sooner"
 
 
+@pytest.mark.slow
 def test_fail_ends_the_second_run_with_an_error_and_another_environment_does_not_wait(stack: Stack) -> None:
     first = stack.start("busy", SLOW)
     stack.wait_until_slow_runs("busy", first)

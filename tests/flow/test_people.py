@@ -82,7 +82,6 @@ def test_local_run_of_something_that_is_no_project_says_so_and_leaves_nothing_ru
 
     for arguments, code, words in (
         (["--project", str(tmp_path / "empty")], 30, "dbt_project.yml"),
-        (["--project", str(SHOP), "--job", "weekly"], 30, "weekly"),
         (["--project", str(project)], 12, "nobody"),
     ):
         done = _local(*arguments, cwd=tmp_path)

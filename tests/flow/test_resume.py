@@ -12,6 +12,7 @@ from flow.support import Stack
 pytestmark = [pytest.mark.stack, pytest.mark.terraform, pytest.mark.xdist_group("stack")]
 
 
+@pytest.mark.slow
 def test_an_aborted_run_is_resumed_on_its_own_release(stack: Stack, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     execution = stack.start(

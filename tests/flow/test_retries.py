@@ -42,6 +42,7 @@ def assert_resumed(stack: Stack, execution: str, first_error: str) -> Item:
     return second
 
 
+@pytest.mark.slow
 def test_a_task_that_is_taken_away_is_resumed(stack: Stack, tmp_path: Path) -> None:
     execution = start_slow_once(stack, tmp_path / "flag")
     (tmp_path / "flag").touch()
@@ -61,6 +62,7 @@ def test_a_worker_that_is_killed_is_resumed_on_the_same_size(stack: Stack, tmp_p
     assert len(sizes) == 3 and sizes[-1] == sizes[-2]
 
 
+@pytest.mark.slow
 def test_a_container_that_is_killed_as_a_whole_is_resumed(stack: Stack, tmp_path: Path) -> None:
     """The supervisor writes no outcome then. What it had written before is not run again."""
     execution = start_slow_once(stack, tmp_path / "flag")
@@ -72,6 +74,7 @@ def test_a_container_that_is_killed_as_a_whole_is_resumed(stack: Stack, tmp_path
     assert json.loads(stack.record("local", execution)["steps"])[1]["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_a_warehouse_that_is_not_there_for_a_moment_is_waited_for(stack: Stack) -> None:
     # Another process that has the file open keeps every connection out, as a warehouse that refuses connections does.
     path = stack.config("local").warehouse.settings["path"]

@@ -60,9 +60,11 @@ def test_step_that_ran_out_of_memory_succeeds_with_more_of_it(containers: World)
     environment = {"pk": {"S": "ENV#test"}}
     dynamodb = world.client("dynamodb")
     dynamodb.put_item(TableName=table, Item={**environment, "sk": {"S": "CONFIG"}, "config": {"S": json.dumps(config(world))}})
-    # The outcome that the second attempt would write. The first one, being killed, writes none.
-    outcome = {"pk": {"S": "RUN#test#r1"}, "sk": {"S": "STEP#01#build#2"}, "exit_code": {"N": "0"}, "seconds": {"N": "1"}}
-    dynamodb.put_item(TableName=table, Item=outcome)
+    # The outcomes that the attempts would write: the supervisor of the first one has seen its worker killed for its memory.
+    killed = {"exit_code": {"N": "41"}, "error": {"S": "Dbt.OutOfMemory"}, "message": {"S": "0.5 of 0.5 GiB were in use"}}
+    for attempt, said in enumerate((killed, {"exit_code": {"N": "0"}}), start=1):
+        place = {"pk": {"S": "RUN#test#r1"}, "sk": {"S": f"STEP#01#build#{attempt}"}}
+        dynamodb.put_item(TableName=table, Item={**place, **said, "seconds": {"N": "1"}})
     announce = world.machine({"Hear": {"Type": "Succeed"}})
     definition = render.load("dbt_run.asl.json", {"partition": "aws", "table": table, "environment": "test", "announce": announce})
 

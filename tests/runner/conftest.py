@@ -16,6 +16,9 @@ from moto import mock_aws
 
 from dbt_runner.cli import aws
 from dbt_runner.store import CONFIG, Store, environment_pk
+from runner.warm import warm_worker
+
+__all__ = ["warm_worker"]
 
 ACCOUNT = "123456789012"
 REGION: Final = "eu-central-1"

@@ -268,6 +268,7 @@ class Supervised:
 
     Args:
         script: the code of a worker that takes the real one's place.
+        popen: starts the supervisor's process.
     """
 
     def __init__(
@@ -279,6 +280,7 @@ class Supervised:
         timeout_seconds: float = DEADLINE_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         warehouse: Warehouse | None = None,
+        popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
     ) -> None:
         self._files = {name: work / f"supervisor.{name}" for name in ("order", "report", "nodes", "log", "stderr")}
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -294,7 +296,7 @@ class Supervised:
         self._files["order"].write_text(json.dumps(order))
         self._files["nodes"].touch()
         with self._files["log"].open("wb") as log, self._files["stderr"].open("wb") as stderr:
-            self._process = subprocess.Popen(
+            self._process = popen(
                 [sys.executable, "-m", "runner.projects", str(self._files["order"])],
                 env={**os.environ, "PYTHONPATH": str(TESTS)},
                 stdout=log,
@@ -485,7 +487,13 @@ def _report(raw: dict[str, Any]) -> StepReport:
     return StepReport(**raw)
 
 
-def _main(order: Mapping[str, Any]) -> None:
+def supervise(path: str) -> None:
+    """What the supervisor's process does.
+
+    Args:
+        path: of its order.
+    """
+    order: Mapping[str, Any] = json.loads(Path(path).read_text())
     with open(order["nodes"], "a", buffering=1) as nodes, Interrupts() as interrupts:
         supervisor = Supervisor(
             order["environment"],
@@ -500,4 +508,4 @@ def _main(order: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _main(json.loads(Path(sys.argv[1]).read_text()))
+    supervise(sys.argv[1])

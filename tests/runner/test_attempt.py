@@ -131,6 +131,7 @@ def test_a_step_that_succeeds_leaves_its_outcome_nodes_and_artifacts(
         assert warehouse.sql("select * from orders").fetchall() == [(42, "a b; $(id) \\ \u00fc", "prod")]
 
 
+@pytest.mark.usefixtures("warm_worker")
 def test_a_step_that_fails_says_which_node_and_keeps_its_artifacts(run: Run, store: Store, tmp_path: Path) -> None:
     publish(store, tmp_path / "project", projects.BAD)
     run.steps[0]["commands"] = ["run"]
@@ -145,6 +146,7 @@ def test_a_step_that_fails_says_which_node_and_keeps_its_artifacts(run: Run, sto
     assert f"{PREFIX}build/3/run_results.json" in [a["key"] for a in outcome["artifacts"]]
 
 
+@pytest.mark.usefixtures("warm_worker")
 def test_a_release_that_does_not_compile_is_its_authors_error(run: Run, store: Store, tmp_path: Path) -> None:
     publish(store, tmp_path / "project", {**PROJECT, "models/orders.sql": "select * from {{ ref('nothing') }}"})
     assert run.attempt() == 12

@@ -105,6 +105,7 @@ def run(store: Store, tmp_path: Path) -> Run:
 
 
 @pytest.mark.xdist_group("resume")
+@pytest.mark.usefixtures("warm_worker")
 def test_a_mended_release_does_only_the_rest_and_what_stands_on_it(run: Run, tmp_path: Path) -> None:
     publish(run.store, tmp_path, {"1.4.2": OLD, "1.4.3": NEW})
     assert run.attempt() == 10

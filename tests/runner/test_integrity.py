@@ -16,6 +16,7 @@ from dbt_runner import integrity, release
 from dbt_runner.errors import INVALID_REQUEST, RELEASE_CORRUPT, RELEASE_NOT_FOUND, TypedError
 from dbt_runner.release_diff import Change, difference
 from dbt_runner.store import Store, release_key, run_pk, step_sk
+from runner.recorded_runs import record_run
 from runner.releases import candidate, refused
 
 
@@ -70,6 +71,7 @@ def test_artifacts_of_every_attempt_of_a_run_are_held_against_its_outcomes(publi
         stored = published.upload(path, f"runs/prod/2026/11/22/r1/build/{attempt}/run_results.json")
         item = {"pk": run_pk("prod", "r1"), "sk": step_sk(1, "build", attempt)}
         published.put({**item, "artifacts": [{"key": stored.key, "sha256": stored.sha256, "bytes": stored.bytes}]})
+    record_run(published, "r1", "2026-11-22T10:00:00.000Z")
     good = CliRunner().invoke(command_line.cli, ["verify", "--run", "r1"])
     assert (good.exit_code, good.stdout.splitlines()[-1]) == (0, "run r1: 2 files, unaltered")
     overwrite(published, "runs/prod/2026/11/22/r1/build/1/run_results.json", b"all is well")

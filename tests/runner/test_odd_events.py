@@ -9,7 +9,7 @@ import pytest
 from dbt_runner import outcome
 from dbt_runner.errors import MODEL_ERROR
 from dbt_runner.request import parse_command
-from runner import projects
+from runner import projects, warm
 from runner.projects import Ended, Supervised
 
 PROJECT: Mapping[str, str] = {
@@ -40,7 +40,7 @@ models:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     work = tmp_path_factory.mktemp("odd")
     projects.write(work / "project", PROJECT)
-    with Supervised(work, ["build"]) as supervised:
+    with Supervised(work, ["build"], popen=warm.supervised) as supervised:
         return supervised.end()
 
 

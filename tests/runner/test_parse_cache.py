@@ -54,6 +54,7 @@ def overwrite(store: Store, body: bytes) -> None:
 # --- with the real dbt -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm_worker")
 def test_later_runs_start_from_what_the_first_one_parsed_unless_dbt_objects(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,6 +266,7 @@ def test_progress_says_what_happens_and_what_is_not_committed(example: Example) 
     assert "duckdb" in example.progress[3]
 
 
+@pytest.mark.slow
 def test_the_same_project_is_the_same_content_wherever_it_lies(store: Store, tmp_path: Path) -> None:
     """Parsed for Postgres, whose server nobody started: parsing opens no connection."""
     files = {"dbt_project.yml": "name: shop", "models/a.sql": "select 1 as id"}
@@ -295,6 +296,7 @@ def test_a_project_may_need_variables_to_parse_and_a_tag_to_be_named(store: Stor
     assert release.find(store, "2.0.0").git_commit == done.release.git_commit
 
 
+@pytest.mark.slow
 def test_a_project_that_does_not_parse_is_not_published(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Somebody's own settings of dbt must not make it silent.
     monkeypatch.setenv("DBT_LOG_LEVEL", "none")
@@ -351,6 +353,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 def test_a_projects_own_profile_is_part_of_a_release_only_where_that_was_asked_for(store: Store, tmp_path: Path) -> None:
     """Else it is left out: it is one of NOT_RELEASED."""
     publish_(store, write(tmp_path / "shop", OWN), with_profiles=True)

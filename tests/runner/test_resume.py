@@ -22,7 +22,7 @@ from typing import Any
 import boto3
 import pytest
 
-from dbt_runner import config, resume
+from dbt_runner import config, resume, supervisor
 from dbt_runner.events import CommandResult, EarlierCommand, NodeResult, StepReport, WorkerSpec
 from dbt_runner.request import AttemptRequest, parse_command
 from dbt_runner.store import Item, Store, run_pk
@@ -41,7 +41,7 @@ BEFORE_THE_KILL = {"raw", "staged", "not_null_staged_id", "checked", "checked_as
 AFTER_THE_KILL = {"fragile", "after_fragile", "gated", "after_gated", "not_null_after_gated_id", "history"}
 
 # dbt is started as rarely as possible: all tests of the one story share it.
-pytestmark = pytest.mark.xdist_group("resume")
+pytestmark = [pytest.mark.xdist_group("resume"), pytest.mark.usefixtures("warm_worker")]
 
 
 class Warehouse:
@@ -65,7 +65,8 @@ class Warehouse:
     def killed_attempt(self, number: int) -> int:
         """An attempt whose worker is killed as soon as it has come to a closed gate."""
         started: list[subprocess.Popen[bytes]] = []
-        popen = subprocess.Popen
+        starter = vars(supervisor)["subprocess"]
+        popen = starter.Popen
 
         def note(*arguments: Any, **keywords: Any) -> subprocess.Popen[bytes]:
             started.append(popen(*arguments, **keywords))
@@ -77,7 +78,7 @@ class Warehouse:
 
         killer = threading.Thread(target=kill)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(subprocess, "Popen", note)
+            patch.setattr(starter, "Popen", note)
             killer.start()
             exit_code = self.run.attempt(number=number)
             killer.join()
@@ -148,7 +149,9 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def resumed(audit_store: Callable[[], contextlib.AbstractContextManager[Store]], tmp_path_factory: pytest.TempPathFactory) -> Story:
+def resumed(
+    audit_store: Callable[[], contextlib.AbstractContextManager[Store]], tmp_path_factory: pytest.TempPathFactory, warm_worker: None
+) -> Story:
     """In the first attempt `fragile` fails, and the worker is killed while `gated` runs; nothing is in the second one's way."""
     with audit_store() as store:
         step = Warehouse(store, tmp_path_factory.mktemp("resumed"), "seed", f"{BUILD} --exclude raw", "run-operation announce")
@@ -219,6 +222,7 @@ def test_run_results_of_the_last_attempt_are_those_of_all_and_dbt_reads_them(res
 # --- other ways to be interrupted ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_skipped_runs_when_what_failed_does(warehouse: Callable[..., Warehouse]) -> None:
     step = warehouse("seed", "run --select staged fragile+")
     step.close("broken")
@@ -277,6 +281,7 @@ sources:
     assert step.outcome(2)["commands"][0]["selected"] == 2
 
 
+@pytest.mark.slow
 def test_a_microbatch_model_is_done_only_when_all_its_batches_are(warehouse: Callable[..., Warehouse]) -> None:
     step = warehouse(f"run --select daily {BUILD.removeprefix('build ')}")
     step.close("daily")

@@ -51,6 +51,8 @@ def ask(tmp_path: Path) -> Callable[[str], list[tuple[Any, ...]]]:
     return ask
 
 
+@pytest.mark.usefixtures("warm_worker")
+@pytest.mark.slow
 def test_what_changed_is_built_apart_and_the_rest_is_deferred_to(
     run: Run, tmp_path: Path, ask: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from dbt_runner import outcome
 from dbt_runner.errors import MODEL_ERROR, NOTHING_SELECTED, STALE_SOURCE
 from dbt_runner.request import parse_command
-from runner import projects
+from runner import projects, warm
 from runner.projects import Ended, Supervised
 
 # dbt is started once for the tests of a step.
@@ -35,8 +36,8 @@ class Step:
         return [result["unique_id"] for result in json.loads((self.target / name).read_text())["results"]]
 
 
-def run(work: Path, *commands: str) -> Step:
-    with Supervised(work, commands) as supervised:
+def run(work: Path, *commands: str, popen: Callable[..., subprocess.Popen[bytes]] = warm.supervised) -> Step:
+    with Supervised(work, commands, popen=popen) as supervised:
         return Step(commands, supervised.end(), work / "target")
 
 
@@ -44,7 +45,7 @@ def run(work: Path, *commands: str) -> Step:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Step:
     work = tmp_path_factory.mktemp("good")
     projects.write(work / "project", projects.GOOD)
-    return run(work, "seed", "run", "source freshness", "snapshot", "test", "run-operation greet", "docs generate")
+    return run(work, "seed", "run", "source freshness", "snapshot", "test", "run-operation greet", "docs generate", popen=subprocess.Popen)
 
 
 @pytest.fixture(scope="module")

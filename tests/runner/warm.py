@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,6 +74,19 @@ def invoke(arguments: Sequence[str], folder: Path, environment: Mapping[str, str
     return done.returncode, done.stdout.decode(errors="replace")
 
 
+def supervised(argv: Sequence[str], *, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a supervisor for `Supervised`, warm, and so will it start its worker."""
+
+    def run() -> None:
+        from runner import projects
+
+        vars(supervisor)["subprocess"] = _Subprocess()
+        projects.supervise(argv[-1])
+
+    warm_up()
+    return subprocess.Popen(argv, env=env, preexec_fn=functools.partial(become, env, (), run), **options)
+
+
 class _Subprocess:
     """The module subprocess with another Popen, for the supervisor alone."""
 
@@ -83,11 +96,13 @@ class _Subprocess:
         return getattr(subprocess, name)
 
 
-@pytest.fixture
-def warm_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts in this process start their workers warm."""
+@pytest.fixture(scope="module")
+def warm_worker() -> Iterator[None]:
+    """Attempts in this process start their workers warm, as long as the tests of one module run."""
     warm_up()
-    monkeypatch.setattr(supervisor, "subprocess", _Subprocess())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervisor, "subprocess", _Subprocess())
+        yield
 
 
 @functools.cache

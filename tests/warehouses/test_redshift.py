@@ -121,6 +121,7 @@ def test_another_database_user_than_the_trusted_one_is_refused_before_dbt_starts
         pytest.param({"settings": {"cluster_id": "other"}}, "redshift:GetClusterCredentialsWithIAM", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_password_that_aws_does_not_give_is_access_denied(on_redshift: Runs, redshift: Redshift, kind: Any, action: str) -> None:
     outcome = on_redshift(kind, "public").check()
     assert (outcome["error"], redshift.users) == ("Dbt.AccessDenied", [])

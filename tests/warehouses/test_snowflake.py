@@ -175,6 +175,7 @@ def test_a_schema_that_dbt_can_make_or_of_which_nothing_is_known_is_no_fault(
 # --- External OAuth with Okta --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_build_passes_with_tokens_of_okta_and_outlives_them(
     on_snowflake: Runs, snowflake: Snowflake, okta: Okta, cloud: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
