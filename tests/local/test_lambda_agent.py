@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -122,6 +123,17 @@ def test_closing_ends_what_is_at_work_and_what_is_idle(agent: LambdaAgent, tmp_p
     with pytest.raises(StackError, match="closed"):
         call(agent, version())
     assert functions.runner is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the init process is a parent by /proc")
+def test_closing_ends_also_where_the_init_process_was_killed(agent: LambdaAgent, tmp_path: Path) -> None:
+    idle = call(agent, version(1))
+    process = psutil.Process(idle["pid"])
+    init = process.parent()
+    assert init is not None and "dbt_runner.local.lambda_init" in init.cmdline()
+    init.kill()
+    agent.close()
+    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "the process has ended")
 
 
 def test_the_engine_waits_as_long_as_lambda_lets_a_function_run() -> None:

@@ -237,6 +237,12 @@ class LambdaSandbox:
                     self._idle.set()
                     if report["ended"] == self._process:
                         self._answers.put(None)
+        # The init process has ended. Where it was killed, no report of an end comes any more.
+        self._signal(signal.SIGKILL)
+        for ended in self._ended.values():
+            ended.set()
+        self._idle.set()
+        self._answers.put(None)
 
     def _has_ended(self, process: int) -> bool:
         return process not in self._ended or self._ended[process].is_set()
