@@ -180,10 +180,13 @@ SITUATIONS: Sequence[Situation] = (
     ),
     Situation(
         "a hook after the run that fails, after a model that failed",
-        project({**GOOD, **BROKEN}, "on-run-end: [\"{% if execute %}{{ exceptions.raise_compiler_error('no grants') }}{% endif %}\"]"),
+        project(
+            {**GOOD, **BROKEN, "models/after.sql": "select * from {{ ref('broken') }}"},
+            "on-run-end: [select 1, \"{% if execute %}{{ exceptions.raise_compiler_error('no grants') }}{% endif %}\"]",
+        ),
         error="Dbt.ModelError",
-        statuses={"broken": "error"},
-        says=("1 of 2 nodes failed: model.tiny.broken", "then 'build'", "no grants"),
+        statuses={"broken": "error", "after": "skipped", "tiny-on-run-end-0": "success"},
+        says=("of 4 nodes failed", "model.tiny.broken", "then 'build'", "no grants"),
         daily=True,
     ),
     Situation(

@@ -172,6 +172,31 @@ def ending_typed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def keeping_results(kept: list[Any]) -> Iterator[None]:
+    """Commands that run inside add the results of their nodes to `kept`, also those that end with an exception and answer without them.
+
+    A hook of on-run-end whose Jinja fails is such an exception: dbt has counted all nodes by then, and has told of no node that it skipped
+    and of no hook that ended well. A dbt that is none of the KNOWN ones adds nothing.
+    """
+    if not KNOWN.has_installed:
+        yield
+        return
+    original = GraphRunnableTask.__dict__["execute_with_hooks"]
+
+    def execute_with_hooks(self: Any, selected_uids: Any) -> Any:
+        try:
+            return original(self, selected_uids)
+        finally:
+            kept.extend(self.node_results)
+
+    GraphRunnableTask.execute_with_hooks = execute_with_hooks
+    try:
+        yield
+    finally:
+        GraphRunnableTask.execute_with_hooks = original
+
+
+@contextlib.contextmanager
 def after_parse(parsed: Callable[[], None]) -> Iterator[None]:
     """Commands that run inside call `parsed` when dbt has read the project and written its partial_parse.msgpack.
 

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -169,12 +170,13 @@ class Worker:
 
     def _invoke(self, index: int, arguments: list[str]) -> CommandResult:
         started = time.monotonic()
+        kept: list[Any] = []
         try:
-            answer = self._run_dbt(arguments)
+            answer = self._run_dbt(arguments, kept)
         except KeyboardInterrupt as exc:
             result = CommandResult(index, False, time.monotonic() - started, exception=describe(exc))
         else:
-            selected = self._report_results(answer)
+            selected = self._report_results(answer, kept)
             exception = self._described(answer.exception) if answer.exception is not None else None
             result = CommandResult(index, answer.success, round(time.monotonic() - started, 3), selected, exception)
         self._complete_run_results()
@@ -190,7 +192,7 @@ class Worker:
         name = next((path.relative_to(root) for path in files if exc.object in path.read_bytes()), "a file of the project")
         return replace(failure, message=f"{name} is not UTF-8 ({exc.reason} at byte {exc.start}): save it as UTF-8")
 
-    def _run_dbt(self, arguments: list[str]) -> dbtRunnerResult:
+    def _run_dbt(self, arguments: list[str], kept: list[Any]) -> dbtRunnerResult:
         from dbt.cli.main import dbtRunner, dbtRunnerResult
 
         from dbt_runner import dbt_hooks
@@ -200,6 +202,7 @@ class Worker:
         batches = self._batch_results
         with dbt_hooks.finding_seeds(), dbt_hooks.ending_typed(), dbt_hooks.after_parse(self._hold_parse), contextlib.ExitStack() as stack:
             stack.enter_context(dbt_hooks.batch_by_batch(batches.add, batches.unfinished()))
+            stack.enter_context(dbt_hooks.keeping_results(kept))
             try:
                 if apart:
                     stack.enter_context(dbt_hooks.staying_apart())
@@ -299,9 +302,15 @@ class Worker:
         if self._spec.executing[self._command] or result.status in BAD_STATUSES:
             self._send(result)
 
-    def _report_results(self, answer: dbtRunnerResult) -> int | None:
-        """Reports what dbt counts as a result but announced no event for; returns how many nodes were selected."""
+    def _report_results(self, answer: dbtRunnerResult, kept: Sequence[Any]) -> int | None:
+        """Reports what dbt counts as a result but announced no event for; returns how many nodes were selected.
+
+        Args:
+            kept: the results of the command's nodes, for an answer that has none because of an exception.
+        """
         results = getattr(answer.result, "results", None)
+        if results is None:
+            results = kept or None
         if results is None:
             return None
         if self._spec.commands[self._command][0] == "run-operation":
