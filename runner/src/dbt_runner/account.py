@@ -50,7 +50,7 @@ class Account:
 
 
 def find(store: Store, environment: str, reference: str) -> str:
-    """The id of the run that somebody means, of those that the long-term audit has.
+    """Finds a run in the long-term audit and returns its id.
 
     Args:
         reference: a run id, the beginning of one, or `last` for the newest run.

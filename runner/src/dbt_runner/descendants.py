@@ -85,7 +85,7 @@ def end(seconds: float = _SECONDS) -> int:
             _send(signal.SIGKILL, children)
             if not _have_children():
                 return len(found)
-        found |= (running := _below(os.getpid(), frozenset()))
+        found |= (running := _below(os.getpid()))
         _stop_and_kill(running)
         if time.monotonic() > until:
             raise StillRunning(f"processes {sorted(running)[:10]} could not be ended")
@@ -101,7 +101,7 @@ def end_others(root: int, keep: int, only: Callable[[int], bool], seconds: float
     Args:
         root: of the tree.
         keep: a process that stays, with all its descendants.
-        only: of the others, those of which this is true.
+        only: whether a process is killed; called with its number.
         seconds: for how long to try.
 
     Returns:
@@ -115,7 +115,7 @@ def end_others(root: int, keep: int, only: Callable[[int], bool], seconds: float
     empty = 0
     while empty < _EMPTY_LOOKS:
         newest = _newest()
-        if running := set(filter(only, _below(root, frozenset({keep})))):
+        if running := set(filter(only, _below(root, keep))):
             empty = 0
             found |= running
             _stop_and_kill(running)
@@ -176,8 +176,8 @@ def _newest() -> int | None:
         return None
 
 
-def _below(root: int, keep: frozenset[int]) -> set[int]:
-    """The descendants of a process that have not ended."""
+def _below(root: int, keep: int | None = None) -> set[int]:
+    """The descendants of a process that have not ended, without `keep` and its descendants."""
     parents, ended = {}, set()
     for pid, parent, is_over in _processes():
         parents[pid] = parent
@@ -186,7 +186,7 @@ def _below(root: int, keep: frozenset[int]) -> set[int]:
     found = set()
     for pid in parents:
         line = pid
-        while line in parents and line != root and line not in keep:
+        while line in parents and line not in (root, keep):
             line = parents[line]
         if line == root and pid != root and pid not in ended:
             found.add(pid)

@@ -117,7 +117,7 @@ class NodeResult:
 
     @property
     def unfinished(self) -> Sequence[Batch]:
-        """The batches that are left to do of a model of which some are done; empty where the whole model has to run."""
+        """The batches that have to run again. Empty where the whole model has to run."""
         left = [batch for batch in self.batches if batch.failed]
         is_known = len(left) < len(self.batches) and all(batch.starts_at and batch.ends_at for batch in left)
         return left if is_known else ()
@@ -208,7 +208,7 @@ class EarlierCommand:
         done: of a finished command all results, else those of nodes that need not run again.
         selected: as a finished command reported it; None where that is not known.
         seconds: how long earlier attempts took for it.
-        partial: microbatch models of which only some batches need run again.
+        partial: microbatch models that run again, but only some of their batches.
     """
 
     finished: bool = False
@@ -268,7 +268,7 @@ def _node(fields: Mapping[str, Any]) -> NodeResult:
 
 
 def kept_batches(batches: Sequence[Batch]) -> Sequence[Batch]:
-    """Those that a result keeps, in the order of their windows: first all that failed, of the first of which it keeps the message."""
+    """The batches that a result keeps: failed ones first, each group by its windows. Only the first ones keep their messages."""
     ordered = sorted(batches, key=lambda batch: (not batch.failed, batch.starts_at))[:MAX_BATCHES]
     return [*ordered[:MAX_BATCH_MESSAGES], *(replace(batch, message="") for batch in ordered[MAX_BATCH_MESSAGES:])]
 
